@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef AGENT_IO_STATUS_KEYS_H
+#define AGENT_IO_STATUS_KEYS_H
+
+/* The two status documents: what io.mervis.Agent1.Describe() and io.mervis.Crawler1.Describe()
+ * return, what `agentctl status --json` and statusd's /status.json show, and what agentd keeps in
+ * <state-dir>/status.json for the time when it does not run. agentd and crawlerd write them;
+ * agentctl and statusd read them, and know nothing else about the daemons.
+ *
+ * Rules that hold everywhere
+ *   - Times are RFC 3339 UTC strings ("2026-10-07T06:30:00Z"), null while unknown or never.
+ *     Durations end in _usec, sizes in _bytes. Integers are JSON integers.
+ *   - `message` says what is wrong in one sentence, and is null while nothing is; `remedy` is the
+ *     command or step that cures it, null when waiting does. So an item with a message needs
+ *     somebody's attention, and progress never goes there. Neither holds a secret's value, a token
+ *     or the query of a URL.
+ *   - `since` is when the item entered its present state.
+ *   - A key that is listed is always present, unless marked "optional". Readers take an absent or
+ *     mistyped key as null and skip keys that they do not know, so both sides may grow apart by a
+ *     version. Keys are never renamed and never change their type.
+ *   - Lists are in plan order; events newest first. */
+
+/* ---- Agent1.Describe() --------------------------------------------------------------------------
+ *
+ * { "kind": "agent",                  the document's own name
+ *   "version": "0.1.0",               of the daemon
+ *   "at": time,                       when this was written; tells the age of a recorded one
+ *   "started_at": time,
+ *   "state": "starting" | "well" | "degraded" | "stopping",
+ *                                     degraded: any item below has a message
+ *   "ready": bool,                    the plan's service containers serve, and no drain is under
+ *                                     way: what /readyz answers. True with no plan or no service
+ *   "ready_reason": string | null,    why not: "container mervis: proving", "preempted"
+ *
+ *   "vm": {
+ *     "cloud": "gce" | "local", "name": string, "zone": string | null, "project": string | null,
+ *     "id": string | null, "machine_type": string | null, "role": string | null,
+ *     "spot": bool, "preempted": bool,
+ *     "message": string | null, "remedy": string | null },   metadata server out of reach, say
+ *
+ *   "plan": {
+ *     "generation": integer,          0 while there is none
+ *     "sha256": string | null, "source": string | null,      "attribute mervis-plan of the instance"
+ *     "accepted_at": time,
+ *     "outcome": "none" | "applying" | "applied" | "degraded",
+ *     "refused": null | { "at": time, "sha256": string,
+ *                         "errors": [ string, … ] },         each "path: message", at most 20
+ *     "message", "remedy" },          a refused plan, a removed one
+ *
+ *   "resources": [ {                  system items and whatever has no list of its own below
+ *     "kind": "timezone" | "swap" | "file" | "script" | "images" | "crawler" | …, "name": string,
+ *     "state": "ok" | "pending" | "applying" | "failed" | "waiting",
+ *     "message", "remedy", "since": time } ],
+ *
+ *   "secrets": [ {
+ *     "name": string, "secret": string, "version": string | null, "fetched_at": time,
+ *     "state": "ok" | "pending" | "stale" | "failed",        stale: the last good value is in use
+ *     "message", "remedy" } ],
+ *
+ *   "containers": [ {
+ *     "name": string, "mode": "service" | "job",
+ *     "image": string,                as the plan says it
+ *     "digest": string | null,        "sha256:…" of what runs, or ran last
+ *     "release": string | null, "previous_digest": string | null,
+ *     "state": "new" | "resolving" | "pulling" | "staged" | "switching" | "proving" | "committed"
+ *            | "settled" | "rolling-back" | "rolled-back" | "failed" | "waiting" | "done",
+ *                                     of the rollout; done: a job that ended
+ *     "running": bool, "health": "healthy" | "starting" | "unhealthy" | "none",
+ *     "since": time,                  of the running container: when it started; else of the state
+ *     "restarts": integer, "exit_status": integer | null,
+ *     "memory_bytes": integer | null,
+ *     "downtime_usec": integer | null,                       of the last switch
+ *     "progress": null | { "phase": string,                  "pulling"
+ *                          "done_bytes": integer, "total_bytes": integer | null },
+ *     "quarantined": [ { "digest": string, "reason": string, "at": time } ],
+ *     "message", "remedy" } ],
+ *
+ *   "images": { "disk_used_percent": integer | null, "freed_bytes": integer, "removed": integer,
+ *               "last_run_at": time, "message", "remedy" },  sums since the state began
+ *
+ *   "events": [ { "at": time, "event": string, "text": string } ]     at most 10
+ * }
+ *
+ * ---- Crawler1.Describe() ------------------------------------------------------------------------
+ *
+ * { "kind": "crawler", "version": string, "at": time, "started_at": time,
+ *   "state": "starting" | "well" | "degraded" | "paused" | "stopping" | "idle",
+ *                                     idle: no jobs are declared
+ *   "message", "remedy",              of the whole: why it is paused
+ *
+ *   "jobs": [ {
+ *     "name": string, "recipe": string,
+ *     "state": "ok" | "running" | "waiting" | "paused" | "failed",
+ *     "symbols": integer,
+ *     "rows": integer,                accepted into the spool since the state began
+ *     "requests": integer, "failures": integer, "bytes_in": integer,
+ *     "last_fetch_at": time, "next_fetch_at": time,
+ *     "message", "remedy" } ],
+ *
+ *   "spool": { "rows": integer,       not yet delivered: the backlog
+ *              "bytes": integer, "max_bytes": integer, "oldest_at": time, "refused": integer },
+ *
+ *   "delivery": { "sink": string | null,                     "bigquery-load", "sqlite", "ndjson"
+ *     "rows_delivered": integer,      since the state began
+ *     "last_delivery_at": time, "batches_open": integer, "dead_letters": integer,
+ *     "message", "remedy" },
+ *
+ *   "hosts": [ { "host": string, "requests": integer, "bytes_in": integer, "bytes_out": integer,
+ *                "connections": integer, "breaker_open": bool, "retry_at": time,
+ *                "message", "remedy" } ]
+ * }
+ */
+
+#define STATUS_FILE_NAME "status.json" /* in agentd's --state-dir: the last Agent1 document */
+
+#endif
