@@ -18,8 +18,8 @@
 int file_read(const char *path, size_t max, Buf *ret, Error *err) must_check;
 int file_read_at(int dir_fd, const char *name, size_t max, Buf *ret, Error *err) must_check;
 
-/* Replaces `name` in the directory. Returns 1; with FILE_KEEP_SAME 0 when content, mode and owner
- * were right already (nothing is written then). `uid`/`gid` (uid_t)-1 keep the creator's. */
+/* Replaces `name` in the directory. Returns 1, or 0 when content, mode and owner were right already
+ * (nothing is written then). `uid`/`gid` of -1 keep the creator's. */
 int file_replace_at(int dir_fd, const char *name, const void *data, size_t size, mode_t mode,
                     Error *err) must_check;
 int file_replace_owned_at(int dir_fd, const char *name, const void *data, size_t size, mode_t mode,
@@ -29,9 +29,9 @@ int file_replace(const char *path, const void *data, size_t size, mode_t mode, E
 
 /* mkdir -p: creates what is missing with `mode`. Existing directories are left as they are. */
 int dir_create(const char *path, mode_t mode, Error *err) must_check;
-/* Opens the directory of `path` below `root` ("" or "/" for none) without following a symlink
- * anywhere in it (openat2 RESOLVE_NO_SYMLINKS | RESOLVE_IN_ROOT where the kernel has it, a walk
- * otherwise). `create` makes what is missing, 0755. `ret_name` points into `path`. */
+/* Opens the directory of `path` below `root` ("" or "/" for none) without following a symbolic link
+ * anywhere in it (openat2 a component at a time; Linux 5.6). `create` makes what is missing, 0755.
+ * `ret_name` points into `path`. */
 int dir_open_parent(const char *root, const char *path, bool create, int *ret_fd,
                     const char **ret_name, Error *err) must_check;
 
