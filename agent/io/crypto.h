@@ -24,9 +24,13 @@ void sha256_of(const void *data, size_t size, char ret[static SHA256_HEX_MAX]);
 /* CRC-32C (Castagnoli, reflected, init and final xor 0xFFFFFFFF), as Secret Manager sends it.
  * crc32c("123456789") is 0xE3069283. */
 uint32_t crc32c(const void *data, size_t size);
+/* The same without the CPU's own instruction: what machines without one run, and what tests compare
+ * with. */
+uint32_t crc32c_portable(const void *data, size_t size);
 
-/* Base64 with padding; `url` uses '-' and '_'. Decoding takes either alphabet's own characters
- * only, padding required for standard. */
+/* Base64 with padding; `url` uses '-' and '_'. Decoding appends to `ret` and is strict: one
+ * alphabet, never both in a text; padding required; no blanks or line ends; unused bits zero.
+ * -EBADMSG, -EFBIG over the buffer's ceiling, and `ret` is then as it was. */
 char *base64_encode(const void *data, size_t size, bool url);
 int base64_decode(const char *text, size_t size, Buf *ret) must_check;
 
