@@ -28,7 +28,8 @@ const char *json_str(const json_t *object, const char *key);
  * -EINVAL otherwise. */
 int json_u64(const json_t *object, const char *key, uint64_t *ret) must_check;
 int json_i64(const json_t *object, const char *key, int64_t *ret) must_check;
-bool json_true(const json_t *object, const char *key);
+/* Whether the member is there and true. */
+bool json_flag(const json_t *object, const char *key);
 
 /* Compact, keys sorted: the canonical form that hashes are made of. NULL when memory is out. free()
  * it. */
