@@ -31,7 +31,8 @@ typedef struct DaemonOption {
     const char *help;
 } DaemonOption;
 
-/* Reads argv over the defaults in `options`. Returns 1 to go on, 0 when --help or --version was
+/* Reads argv over the defaults in `options`, up to the first operand; --debug raises the log level
+ * too. Returns 1 to go on, 0 when --help or --version was
  * printed (exit 0), -EINVAL when usage was wrong (said on stderr; exit EXIT_USAGE). Operands are
  * left in argv[*ret_first…]; `extra` ends with a NULL name, or is NULL; `operands` is their help
  * text, NULL when none are taken. */
@@ -50,6 +51,7 @@ void daemon_harden(void);
 /* READY=1 with a STATUS; the watchdog is fed from the loop (sd_event's own), so that a stuck loop
  * is killed. */
 int daemon_ready(sd_event *event, const char *status, Error *err) must_check;
+/* What `systemctl status` shows; one line. */
 void daemon_status(const char *format, ...) printf_like(1, 2);
 void daemon_stopping(const char *status);
 
