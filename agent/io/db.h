@@ -20,8 +20,12 @@ typedef enum DbFlags {
 } DbFlags;
 
 /* migrations[i] brings a database of user_version i to i + 1, in one transaction. A database that
- * is newer than the program is -EPROTO, kind INVALID; one that fails PRAGMA quick_check or is no
- * database is -EBADMSG, kind CORRUPT (the caller moves it aside with db_move_aside()). */
+ * is newer than the program is -EPROTO, kind INVALID; one that fails PRAGMA quick_check (half a
+ * second of it at most) or is no database is -EBADMSG, kind CORRUPT (the caller moves it aside with
+ * db_move_aside()). Damage that shows later is CORRUPT from the call that meets it. A full disk is
+ * -ENOSPC, a directory that cannot be written -EROFS or -EACCES; both can be tried again.
+ *
+ * The file is made for its owner alone (0600); its directory must be there. One thread. */
 int db_open(const char *path, const char *const *migrations, size_t n_migrations, unsigned flags,
             Db **ret, Error *err) must_check;
 Db *db_close(Db *db);
@@ -68,7 +72,7 @@ int db_run(Db *db, const char *sql, Error *err, const char *types, ...) must_che
 /* One integer of one row: 1 found, 0 no row. */
 int db_query_i64(Db *db, const char *sql, int64_t *ret, Error *err, const char *types, ...)
     must_check;
-/* One text of one row (copied): 1 found, 0 no row. */
+/* One text of one row (copied; NULL for SQL NULL): 1 found, 0 no row. */
 int db_query_text(Db *db, const char *sql, char **ret, Error *err, const char *types, ...)
     must_check;
 
