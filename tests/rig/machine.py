@@ -9,7 +9,8 @@ from . import image, web
 from .bus import Bus
 from .cloud import Cloud
 from .engine import Engine
-from .process import Process, RigError, run, wait_for
+from .notify import Notify
+from .process import Process, RigError, run, tail, wait_for
 from .registry import Registry
 
 REGISTRY_HOST = "asia-northeast3-docker.pkg.dev"
@@ -86,9 +87,24 @@ class Machine:
 
     def daemon(self, name, *arguments, user=None, env=None, log_name=None):
         state, run_dir = self.dir / name / "state", self.dir / name / "run"
-        return Process(log_name or name, [
+        made = Process(log_name or name, [
             self.build / name, "--state-dir", state, "--runtime-dir", run_dir, *arguments,
         ], self.dir, env={"MERVIS_RECIPES_DIR": str(self.recipes), **(env or {})}, user=user)
+        made.notify = Notify(self.dir, f"{made.name}.notify")
+        made.env.update(made.notify.env)
+        return made
+
+    def start(self, daemon, timeout=15.0):
+        """Start a daemon as systemd does: it is up when it says READY=1."""
+        daemon.notify.messages.clear()
+        daemon.start()
+        daemon.wait_ready("READY=1", lambda: daemon.notify.heard("READY", "1"), timeout)
+        return daemon
+
+    def start_daemons(self):
+        for daemon in (self.agentd, self.crawlerd, self.statusd):
+            if not daemon.running:
+                self.start(daemon)
 
     @property
     def recipes(self):
@@ -207,7 +223,6 @@ class Machine:
         try:
             return wait_for(what, question, timeout, 0.1)
         except RigError as err:
-            from .process import tail
             raise RigError(f"{err}\n--- end of agentd.log\n{tail(self.agentd.log, 40)}") from None
 
     def stop(self):
