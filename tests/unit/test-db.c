@@ -15,8 +15,8 @@
 
 static const char *const migrations[] = {
     "CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT UNIQUE, data BLOB);",
-    "ALTER TABLE item ADD COLUMN age INTEGER NOT NULL DEFAULT 7;"
-    "CREATE TABLE pair (a INTEGER, b INTEGER);",
+    ("ALTER TABLE item ADD COLUMN age INTEGER NOT NULL DEFAULT 7;"
+     "CREATE TABLE pair (a INTEGER, b INTEGER);"),
     "UPDATE item SET age = age + 1;",
 };
 
