@@ -70,8 +70,8 @@ int row_set_add_dead(RowSet *set, int64_t ts_usec, const char *reason, const cha
 void row_set_clear(RowSet *set);
 void row_set_done(RowSet *set);
 #define auto_row_set auto_(row_set_done)
-/* By kind, ts, revision; stable. */
-void row_set_sort(RowSet *set);
+/* By kind, ts, revision; stable. -ENOMEM. */
+int row_set_sort(RowSet *set) must_check;
 
 /* The same observation: same open, high, low, close, volume, amount, ratio and finality. adj_close
  * is not looked at: it is restated backwards at every dividend and never makes a new revision. */
