@@ -32,21 +32,27 @@ typedef enum ExitStatus {
 /* The system bus, attached to the loop when `event` is given. -ECONNREFUSED … as TEMPORARY with a
  * remedy. */
 int bus_open(sd_event *event, sd_bus **ret, Error *err) must_check;
-/* Publishes the vtable and requests the name (asynchronously). */
+/* Publishes the vtable and requests the name (asynchronously). A daemon that serves lives with its
+ * bus: when the name is another's, or the connection is lost later, the loop exits with a failure,
+ * and the service manager starts us afresh. `bus` is attached to a loop. */
 int bus_serve(sd_bus *bus, const char *name, const char *path, const char *interface,
               const sd_bus_vtable *vtable, void *userdata, Error *err) must_check;
 
-/* In a changing method: 0 when the sender is uid 0 (or our own uid in tests run unprivileged), else
- * -EPERM and the D-Bus error set, whose text says `sudo agentctl <verb>`. */
+/* Every method is SD_BUS_VTABLE_UNPRIVILEGED (sd-bus would otherwise ask for CAP_SYS_ADMIN and
+ * refuse in words of its own); one that changes something calls this first: 0 when the sender is
+ * uid 0 (or our own uid, in tests run unprivileged), else -EPERM and the D-Bus error set, whose
+ * text says `sudo agentctl <verb>`. */
 int bus_require_root(sd_bus_message *message, const char *verb, sd_bus_error *error) must_check;
 
 /* Blocking call for tools: method without or with string arguments (NULL-terminated `args`), one
- * string returned (free()). -ENOTCONN / -ESRCH when nobody owns the name. */
+ * string returned (free()). -ESRCH when nobody owns the name (nothing is started by asking),
+ * -ETIMEDOUT, -ENOTCONN when the bus went away, -EPERM when the caller may not. */
 int bus_call_text(sd_bus *bus, const char *name, const char *path, const char *interface,
                   const char *method, const char *const *args, uint64_t timeout_usec, char **ret,
                   Error *err) must_check;
 
-/* The same without blocking; freeing the slot cancels it. `text` is NULL when `err` is set. */
+/* The same without blocking; freeing the call cancels it. `text` is NULL when `err` is set; the
+ * handler may free the call. */
 typedef void (*BusTextHandler)(const char *text, const Error *err, void *userdata);
 typedef struct BusCall BusCall;
 int bus_call_text_async(sd_bus *bus, const char *name, const char *path, const char *interface,
@@ -59,7 +65,8 @@ DEFINE_AUTO(BusCall, bus_call_free)
 /* Our Error as a D-Bus error reply ("io.mervis.Error.Denied", message with its remedy). Returns the
  * negative errno. */
 int bus_error_from(sd_bus_error *error, const Error *err);
-/* And back. */
+/* And back: the kind and the remedy as they were sent; what the bus itself says in our words.
+ * `code` is the negative errno of the failed call, `what` comes before the message. */
 int bus_error_to(const sd_bus_error *error, int code, const char *what, Error *err);
 
 #endif

@@ -7,6 +7,7 @@
 
 #include "agent/base/parse.h"
 #include "agent/base/str.h"
+#include "agent/io/crypto.h"
 #include "agent/io/json-scan.h"
 
 #define PARSE_FLAGS (JSON_REJECT_DUPLICATES | JSON_DECODE_ANY)
@@ -152,4 +153,41 @@ int json_put(json_t *object, const char *key, json_t *value)
     assert(object && key);
 
     return json_object_set_new(object, key, value) < 0 ? -ENOMEM : 0;
+}
+
+static void cleanse_strings(json_t *value)
+{
+    const char *key;
+    json_t *member;
+    size_t i;
+
+    switch (json_typeof(value)) {
+    case JSON_STRING:
+        /* jansson hands out its own copy, which nobody else reads any more. */
+        cleanse((void *)(uintptr_t)json_string_value(value), json_string_length(value));
+        break;
+    case JSON_OBJECT:
+        json_object_foreach (value, key, member)
+            cleanse_strings(member);
+        break;
+    case JSON_ARRAY:
+        json_array_foreach (value, i, member)
+            cleanse_strings(member);
+        break;
+    case JSON_INTEGER:
+    case JSON_REAL:
+    case JSON_TRUE:
+    case JSON_FALSE:
+    case JSON_NULL:
+        break;
+    }
+}
+
+void json_cleanse(json_t *value)
+{
+    if (!value)
+        return;
+
+    cleanse_strings(value);
+    json_decref(value);
 }

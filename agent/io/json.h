@@ -39,4 +39,8 @@ char *json_text(const json_t *value, bool pretty);
 /* Sets a member, taking `value`; a NULL value is -ENOMEM (so that constructors may be nested). */
 int json_put(json_t *object, const char *key, json_t *value) must_check;
 
+/* Overwrites every string in it, and lets it go: for documents that carry secrets. It must not be
+ * shared. NULL is nothing. */
+void json_cleanse(json_t *value);
+
 #endif

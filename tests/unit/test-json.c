@@ -103,8 +103,25 @@ static void a_missing_value_is_out_of_memory(void **state)
     assert_string_equal(text, "{\"a\":1}");
 }
 
+static void cleansed_strings_are_zero_for_whoever_still_holds_them(void **state)
+{
+    json_t *doc = parse("{\"a\":[\"hunter2\",{\"b\":\"swordfish\"}],\"n\":1}");
+    json_t *deep = json_incref(json_array_get(json_object_get(doc, "a"), 0));
+    json_t *deeper =
+        json_incref(json_object_get(json_array_get(json_object_get(doc, "a"), 1), "b"));
+    static const char zeros[16];
+
+    json_cleanse(doc);
+    assert_memory_equal(json_string_value(deep), zeros, 7);
+    assert_memory_equal(json_string_value(deeper), zeros, 9);
+    json_decref(deep);
+    json_decref(deeper);
+    json_cleanse(NULL);
+}
+
 TEST_MAIN(cmocka_unit_test(bad_documents_are_refused_with_their_place),
           cmocka_unit_test(members_are_found_along_a_path),
           cmocka_unit_test(integers_may_be_decimal_strings),
           cmocka_unit_test(the_canonical_form_does_not_know_order_or_blanks),
-          cmocka_unit_test(a_missing_value_is_out_of_memory))
+          cmocka_unit_test(a_missing_value_is_out_of_memory),
+          cmocka_unit_test(cleansed_strings_are_zero_for_whoever_still_holds_them))

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/resource/switch.h"
+
+#include <assert.h>
+#include <stdio.h>
+
+#include "agent/base/str.h"
+
+#define SUFFIX_NEXT     ".next"
+#define SUFFIX_PREVIOUS ".previous"
+
+/* The slot sorted out: who is who among its containers. */
+typedef struct Cast {
+    const SwitchQuery *query;
+    const SlotContainer *all;
+    size_t n;
+    const SlotContainer *old;  /* of `current` */
+    const SlotContainer *new_; /* of `next` */
+    char next_name[SWITCH_NAME_MAX], previous_name[SWITCH_NAME_MAX];
+} Cast;
+
+static const SwitchStep done = {.verb = SWITCH_DONE};
+static const SwitchStep lost = {.verb = SWITCH_LOST};
+
+static const char *const verb_names[] = {
+    [SWITCH_DONE] = "done", [SWITCH_CREATE] = "create", [SWITCH_START] = "start",
+    [SWITCH_STOP] = "stop", [SWITCH_RENAME] = "rename", [SWITCH_REMOVE] = "remove",
+    [SWITCH_LOST] = "lost",
+};
+
+const char *switch_verb_name(SwitchVerb verb)
+{
+    assert((size_t)verb < ELEMENTS(verb_names));
+    return verb_names[verb];
+}
+
+const SlotContainer *slot_find(const char *name, const char *release,
+                               const SlotContainer *containers, size_t n)
+{
+    const SlotContainer *found = NULL;
+
+    for (size_t i = 0; i < n; i++) {
+        if (!streq(containers[i].release, release))
+            continue;
+        if (streq(containers[i].name, name))
+            return containers + i;
+        if (!found)
+            found = containers + i;
+    }
+    return found;
+}
+
+static const SlotContainer *named(const Cast *cast, const char *name)
+{
+    for (size_t i = 0; i < cast->n; i++)
+        if (streq(cast->all[i].name, name))
+            return cast->all + i;
+    return NULL;
+}
+
+static void cast_init(Cast *cast, const SwitchQuery *query, const SlotContainer *containers,
+                      size_t n)
+{
+    *cast = (Cast){.query = query, .all = containers, .n = n};
+    (void)snprintf(cast->next_name, sizeof(cast->next_name), "%s" SUFFIX_NEXT, query->name);
+    (void)snprintf(cast->previous_name, sizeof(cast->previous_name), "%s" SUFFIX_PREVIOUS,
+                   query->name);
+
+    if (query->next)
+        cast->new_ = slot_find(query->name, query->next, containers, n);
+    /* The release that serves may be made anew (its container was deleted): then there is no old
+     * one. */
+    if (query->current && !streq_ptr(query->current, query->next))
+        cast->old = slot_find(query->name, query->current, containers, n);
+    if (!cast->old && !streq_ptr(query->current, query->next)) {
+        const SlotContainer *serving = named(cast, query->name);
+
+        cast->old = serving != cast->new_ ? serving : NULL;
+    }
+}
+
+static SwitchStep act(SwitchVerb verb, const SlotContainer *target)
+{
+    return (SwitchStep){.verb = verb, .target = target};
+}
+
+static SwitchStep rename_to(const SlotContainer *target, const char *name)
+{
+    SwitchStep step = act(SWITCH_RENAME, target);
+
+    (void)snprintf(step.new_name, sizeof(step.new_name), "%s", name);
+    return step;
+}
+
+/* Stops it first: nothing is removed by force. */
+static SwitchStep take_away(const SlotContainer *container)
+{
+    return act(container->running ? SWITCH_STOP : SWITCH_REMOVE, container);
+}
+
+/* The first container that is neither of the two; DONE when there is none. */
+static SwitchStep clear_others(const Cast *cast)
+{
+    for (size_t i = 0; i < cast->n; i++)
+        if (cast->all + i != cast->old && cast->all + i != cast->new_)
+            return take_away(cast->all + i);
+    return done;
+}
+
+/* Renames to `name`, clearing the way: whoever else has the name is a leftover. */
+static SwitchStep move_to(const Cast *cast, const SlotContainer *container, const char *name)
+{
+    const SlotContainer *in_the_way = named(cast, name);
+
+    if (in_the_way && in_the_way != container && in_the_way != cast->old &&
+        in_the_way != cast->new_)
+        return take_away(in_the_way);
+    return rename_to(container, name);
+}
+
+static SwitchStep goal_run(const Cast *cast)
+{
+    if (!cast->old)
+        return lost;
+    if (!streq(cast->old->name, cast->query->name))
+        return move_to(cast, cast->old, cast->query->name);
+    if (!cast->old->running)
+        return act(SWITCH_START, cast->old);
+    return done;
+}
+
+static SwitchStep goal_prepare(const Cast *cast)
+{
+    SwitchStep step = clear_others(cast);
+
+    if (step.verb != SWITCH_DONE)
+        return step;
+    if (!cast->new_) {
+        step = (SwitchStep){.verb = SWITCH_CREATE};
+        (void)snprintf(step.new_name, sizeof(step.new_name), "%s", cast->next_name);
+        return step;
+    }
+    return done;
+}
+
+static SwitchStep goal_beside(const Cast *cast)
+{
+    if (!cast->new_)
+        return lost;
+    return cast->new_->running ? done : act(SWITCH_START, cast->new_);
+}
+
+/* Names first, so that nothing but the stop and the start lies between the old one and the new one.
+ */
+static SwitchStep goal_forward(const Cast *cast)
+{
+    const SlotContainer *old = cast->old, *new_ = cast->new_;
+
+    if (!new_)
+        return lost;
+    if (old && !streq(old->name, cast->previous_name))
+        return move_to(cast, old, cast->previous_name);
+    if (!streq(new_->name, cast->query->name))
+        return move_to(cast, new_, cast->query->name);
+    if (old && old->running)
+        return act(SWITCH_STOP, old);
+    if (!new_->running && (new_->never_started || cast->query->start_again))
+        return act(SWITCH_START, new_);
+    return done;
+}
+
+/* The new one stops before the old one starts: they may want the same port. It is removed last: its
+ * end may still be looked at. */
+static SwitchStep goal_back(const Cast *cast)
+{
+    const SlotContainer *old = cast->old, *new_ = cast->new_;
+
+    if (!old)
+        return lost;
+    if (new_ && new_->running)
+        return act(SWITCH_STOP, new_);
+    if (new_ && streq(new_->name, cast->query->name))
+        return move_to(cast, new_, cast->next_name);
+    if (!streq(old->name, cast->query->name))
+        return move_to(cast, old, cast->query->name);
+    if (!old->running)
+        return act(SWITCH_START, old);
+    if (new_)
+        return act(SWITCH_REMOVE, new_);
+    return done;
+}
+
+static SwitchStep goal_settle(const Cast *cast)
+{
+    if (!cast->new_)
+        return lost;
+    for (size_t i = 0; i < cast->n; i++)
+        if (cast->all + i != cast->new_)
+            return take_away(cast->all + i);
+    if (!streq(cast->new_->name, cast->query->name))
+        return rename_to(cast->new_, cast->query->name);
+    return done;
+}
+
+static SwitchStep goal_gone(const Cast *cast)
+{
+    return cast->n > 0 ? take_away(cast->all) : done;
+}
+
+static SwitchStep (*const goals[])(const Cast *) = {
+    [SWITCH_RUN] = goal_run,         [SWITCH_PREPARE] = goal_prepare, [SWITCH_BESIDE] = goal_beside,
+    [SWITCH_FORWARD] = goal_forward, [SWITCH_BACK] = goal_back,       [SWITCH_SETTLE] = goal_settle,
+    [SWITCH_GONE] = goal_gone,
+};
+
+SwitchStep switch_next(const SwitchQuery *query, const SlotContainer *containers, size_t n)
+{
+    Cast cast;
+
+    assert((size_t)query->goal < ELEMENTS(goals));
+    cast_init(&cast, query, containers, n);
+    return goals[query->goal](&cast);
+}
