@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+
+#include "agent/io/loop.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+
+#include "agent/base/time.h"
+
+struct Timer {
+    sd_event_source *source;
+    TimerHandler handler;
+    void *userdata;
+};
+
+typedef struct SignalWatch {
+    LoopSignalHandler handler;
+    void *userdata;
+} SignalWatch;
+
+int loop_new(sd_event **ret, Error *err)
+{
+    sd_event *event = NULL;
+    int r;
+
+    assert(ret);
+
+    r = sd_event_new(&event);
+    if (r < 0)
+        return error_errno(err, r, "event loop");
+
+    *ret = event;
+    return 0;
+}
+
+static int on_signal(sd_event_source *source, const struct signalfd_siginfo *info, void *userdata)
+{
+    const SignalWatch *watch = userdata;
+
+    watch->handler((int)info->ssi_signo, watch->userdata);
+    return 0;
+}
+
+static int watch_signal(sd_event *event, int signal_number, const SignalWatch *watch)
+{
+    auto_(sd_event_source_unrefp) sd_event_source *source = NULL;
+    auto_free SignalWatch *copy = NULL;
+    int r;
+
+    copy = malloc(sizeof(*copy));
+    if (!copy)
+        return -ENOMEM;
+    *copy = *watch;
+
+    r = sd_event_add_signal(event, &source, signal_number, on_signal, copy);
+    if (r < 0)
+        return r;
+
+    r = sd_event_source_set_destroy_callback(source, free);
+    if (r < 0)
+        return r;
+    (void)take_ptr(copy);
+
+    /* The loop keeps it from here on: signals are watched for as long as there is a loop. */
+    return sd_event_source_set_floating(source, 1);
+}
+
+int loop_watch_signals(sd_event *event, LoopSignalHandler handler, void *userdata, Error *err)
+{
+    static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
+    const SignalWatch watch = {.handler = handler, .userdata = userdata};
+    sigset_t set;
+    int r;
+
+    assert(event && handler);
+
+    (void)sigemptyset(&set);
+    for (size_t i = 0; i < ELEMENTS(signals); i++)
+        (void)sigaddset(&set, signals[i]);
+    if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+        return error_errno(err, errno, "block signals");
+
+    for (size_t i = 0; i < ELEMENTS(signals); i++) {
+        r = watch_signal(event, signals[i], &watch);
+        if (r < 0)
+            return error_errno(err, r, "watch signal %d", signals[i]);
+    }
+    return 0;
+}
+
+/* --- Timers --------------------------------------------------------------------------------- */
+
+static int on_time(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    const Timer *timer = userdata;
+
+    /* Nothing of the timer may be touched after this: the handler may have freed it. */
+    timer->handler(timer->userdata);
+    return 0;
+}
+
+int timer_new(sd_event *event, TimerHandler handler, void *userdata, Timer **ret)
+{
+    auto_(timer_freep) Timer *timer = NULL;
+    int r;
+
+    assert(event && handler && ret);
+
+    timer = calloc(1, sizeof(*timer));
+    if (!timer)
+        return -ENOMEM;
+    timer->handler = handler;
+    timer->userdata = userdata;
+
+    r = sd_event_add_time(event, &timer->source, CLOCK_BOOTTIME, USEC_INFINITY, MSEC, on_time,
+                          timer);
+    if (r < 0)
+        return r;
+    r = sd_event_source_set_enabled(timer->source, SD_EVENT_OFF);
+    if (r < 0)
+        return r;
+
+    *ret = take_ptr(timer);
+    return 0;
+}
+
+int timer_set(Timer *timer, uint64_t delay_usec, uint64_t accuracy_usec)
+{
+    int r;
+
+    assert(timer);
+
+    if (delay_usec == USEC_INFINITY) {
+        timer_cancel(timer);
+        return 0;
+    }
+
+    /* From the clock itself, not from the loop's idea of now, which stands still in a callback. */
+    r = sd_event_source_set_time(timer->source, usec_add(now_boottime_usec(), delay_usec));
+    if (r < 0)
+        return r;
+    r = sd_event_source_set_time_accuracy(timer->source, accuracy_usec ? accuracy_usec : MSEC);
+    if (r < 0)
+        return r;
+    return sd_event_source_set_enabled(timer->source, SD_EVENT_ONESHOT);
+}
+
+void timer_cancel(Timer *timer)
+{
+    if (timer)
+        (void)sd_event_source_set_enabled(timer->source, SD_EVENT_OFF);
+}
+
+bool timer_is_set(const Timer *timer)
+{
+    return timer && sd_event_source_get_enabled(timer->source, NULL) > 0;
+}
+
+uint64_t timer_left_usec(const Timer *timer)
+{
+    uint64_t at = 0, now = now_boottime_usec();
+
+    if (!timer_is_set(timer) || sd_event_source_get_time(timer->source, &at) < 0)
+        return USEC_INFINITY;
+    return at > now ? at - now : 0;
+}
+
+Timer *timer_free(Timer *timer)
+{
+    if (!timer)
+        return NULL;
+
+    (void)sd_event_source_disable_unref(timer->source);
+    free(timer);
+    return NULL;
+}
