@@ -27,6 +27,7 @@ typedef struct HttpOp HttpOp;
 #define HTTP_ERROR_BODY_MAX   (64U << 10)
 #define HTTP_HEADERS_MAX      (256U << 10)
 #define HTTP_REDIRECTS_MAX    5
+#define HTTP_SIZE_UNKNOWN     SIZE_MAX
 
 typedef struct HttpHeader {
     const char *name;
@@ -43,15 +44,19 @@ typedef struct HttpRetry {
 } HttpRetry;
 
 typedef struct HttpResponse {
-    long status;              /* of the last answer; 0 when none came */
-    const char *content_type; /* borrowed, "" when absent */
-    const char *location;     /* as sent, or NULL */
+    long status;               /* of the last answer; 0 when none came */
+    const char *content_type;  /* borrowed, "" when absent */
+    const char *location;      /* as sent, or NULL */
+    const HttpHeader *headers; /* of the last answer, in the order sent; names as sent */
+    size_t n_headers;
     Buf body; /* decoded; capped for error statuses at HTTP_ERROR_BODY_MAX; empty when streamed */
     uint64_t retry_after_usec; /* from Retry-After (seconds or date); 0 when absent */
     uint64_t elapsed_usec;
     uint64_t wire_bytes_in, wire_bytes_out; /* of all tries; headers included */
     unsigned tries;
     unsigned new_connections; /* connections opened for it */
+    bool connected; /* the last try got as far as a connection: when not, and it timed out, the way
+                       out is shut (DNS, firewall, no NAT port left) */
     const char *peer_address; /* numeric, of the last connection; "" when none */
 } HttpResponse;
 
@@ -61,18 +66,19 @@ const char *http_response_header(const HttpResponse *response, const char *name)
 /* Exactly one call per operation, unless it was freed before. `err` is NULL when an HTTP answer
  * came, whatever its status; else says why there is none (TEMPORARY: network, timeout; INVALID: bad
  * URL; CORRUPT: over a size ceiling, bad encoding). Both pointers are valid during the call only.
- * The handler may free the operation, and others. */
+ * The handler may free the operation, and others, and the client. */
 typedef void (*HttpHandler)(HttpOp *op, const HttpResponse *response, const Error *err,
                             void *userdata);
 /* A piece of a successful (2xx) body, decompressed. A negative return ends the operation with that
- * code. */
+ * code. Once it was called there is no further try: what was handed over cannot be taken back. */
 typedef int (*HttpBodyHandler)(HttpOp *op, const void *data, size_t size, void *userdata);
 /* Fill `data` with at most `size` bytes of the request body: the count, 0 at the end, negative to
- * fail. It is called again from offset 0 at every try: see `rewind`. */
+ * fail. It is called again from offset 0 at every try, after `rewind`; without one there is no
+ * second try. */
 typedef ptrdiff_t (*HttpReadHandler)(void *data, size_t size, void *userdata);
 typedef int (*HttpRewindHandler)(void *userdata);
 /* Whether the peer may be connected to: called with the resolved numeric address before connecting,
- * redirects included. Negative refuses. */
+ * and before a connection is used again, redirects included. Negative refuses. */
 typedef int (*HttpAddressCheck)(const char *address, uint16_t port, const char *host,
                                 void *userdata);
 
@@ -89,7 +95,8 @@ typedef struct HttpRequest {
     const void *body; /* borrowed until the operation ends unless copy_body */
     size_t body_size;
     bool copy_body;
-    HttpReadHandler read; /* instead of body: streamed from here; body_size is its length */
+    HttpReadHandler read; /* instead of body: streamed from here; body_size is its length,
+                             HTTP_SIZE_UNKNOWN for chunks */
     HttpRewindHandler rewind;
 
     uint64_t connect_timeout_usec; /* 0: HTTP_CONNECT_TIMEOUT_USEC */
@@ -102,6 +109,9 @@ typedef struct HttpRequest {
 
     bool follow; /* redirects, at most HTTP_REDIRECTS_MAX; credentials stay with the first host */
     const char *const *follow_hosts; /* NULL: any; else only to these hosts */
+    bool allow_plain;                /* plain http to any host: for peers inside this machine (a
+                                        container's own address) */
+    bool held;                       /* waits for http_op_restart() */
     bool no_proxy;                   /* the metadata server is never asked through a proxy */
     bool compressed;                 /* offer gzip */
     bool fresh_connection;           /* do not reuse one */
@@ -123,7 +133,11 @@ int http_client_new(sd_event *event, const char *user_agent, HttpClient **ret, E
 /* Cancels every operation that is still there (their handlers are not called). */
 HttpClient *http_client_free(HttpClient *client);
 DEFINE_AUTO(HttpClient, http_client_free)
-/* host → base URL, from the plan's `endpoints`; replaces the former map. URLs whose host is a key
+/* Redirects are followed here, not by libcurl: at each hop the URL is mapped and checked anew, only
+ * harmless headers travel to another host, https never turns into http, a public host never leads
+ * to a private address, and nothing leads to a link-local one.
+ *
+ * host → base URL, from the plan's `endpoints`; replaces the former map. URLs whose host is a key
  * are rewritten before connecting: scheme, host, port and path prefix come from the base URL.
  * -EINVAL for plain http to anything but loopback and the metadata server. */
 typedef struct HttpEndpoint {
@@ -150,6 +164,10 @@ int http_start(HttpClient *client, const HttpRequest *request, HttpHandler handl
 HttpOp *http_op_free(HttpOp *op);
 DEFINE_AUTO(HttpOp, http_op_free)
 
+/* Begins a held operation, or, in its handler, the same operation anew; with other bearer
+ * credentials unless NULL. The handler is called again. */
+int http_op_restart(HttpOp *op, const char *bearer, Error *err) must_check;
+
 /* An answer that is not 2xx as an Error: kind by status (401/403 DENIED, 408/5xx TEMPORARY, 429
  * THROTTLED with retry_after, the rest INVALID), message "what: HTTP 503 <short reason>". Never
  * quotes credentials or a query. Returns a negative errno
@@ -165,6 +183,8 @@ char *url_for_log(const char *url);
 /* Loopback, link-local, private, unique local, multicast, unspecified: where a peer's redirect must
  * never lead. */
 bool address_is_private(const char *numeric_address);
+/* "localhost", 127.0.0.0/8, ::1. */
+bool host_is_loopback(const char *host);
 /* Whether `host` is `domain` or ends in ".domain", on a label boundary. */
 bool host_is_within(const char *host, const char *domain);
 
