@@ -72,7 +72,7 @@ static int errors_push(FieldErrors *errors, char **path, char **message, unsigne
     return 0;
 }
 
-static int format_message(const char *format, va_list args, char **ret)
+static int printf_like(1, 0) format_message(const char *format, va_list args, char **ret)
 {
     auto_free char *text = NULL;
 
@@ -104,8 +104,8 @@ int field_errors_add(FieldErrors *errors, const char *path, unsigned line, unsig
     return errors_push(errors, &copy, &message, line, column);
 }
 
-static int errors_add(FieldContext *context, size_t offset, const char *member, const char *format,
-                      va_list args)
+static int printf_like(4, 0) errors_add(FieldContext *context, size_t offset, const char *member,
+                                        const char *format, va_list args)
 {
     auto_free char *path_text = NULL, *message = NULL;
     auto_buf Buf path = BUF_INIT(PATH_MAX_BYTES);

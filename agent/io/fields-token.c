@@ -110,7 +110,8 @@ static int build_array(FieldContext *c, json_t **ret)
             return r;
         good = good && r;
     }
-    *ret = take_ptr(array);
+    if (good)
+        *ret = take_ptr(array);
     return good;
 }
 
@@ -156,7 +157,8 @@ static int build_object(FieldContext *c, json_t **ret)
             return r;
         good = good && r;
     }
-    *ret = take_ptr(object);
+    if (good)
+        *ret = take_ptr(object);
     return good;
 }
 
