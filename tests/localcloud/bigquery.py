@@ -64,6 +64,8 @@ class BigQuery:
                 return self._projects(request)
             return self._nothing()
         if upload and request.method in ("PUT", "DELETE"):
+            if parts[2:] != ["jobs"]:
+                return self._nothing()
             if "authorization" in request.headers:
                 self.check(request, "JobService.InsertJob")
             return self.uploads.put(request, base)

@@ -15,7 +15,8 @@ from .google import GoogleError
 KNOWN = {"destinationTable", "sourceFormat", "writeDisposition", "createDisposition", "schema",
          "maxBadRecords", "ignoreUnknownValues", "schemaUpdateOptions", "fieldDelimiter",
          "skipLeadingRows", "quote", "nullMarker", "allowJaggedRows", "allowQuotedNewlines",
-         "encoding", "autodetect", "timePartitioning", "clustering"}
+         "encoding", "autodetect", "timePartitioning", "clustering",
+         "location"}  # Google's Node client says it here, too; only jobReference.location counts
 FORMATS = {"CSV": "CSV", "NEWLINE_DELIMITED_JSON": "JSON"}
 BATCH = 4000
 

@@ -7,59 +7,9 @@ scalar and array; comparison, IN, BETWEEN, LIKE, IS NULL, AND, OR, NOT, arithmet
 bq_functions.py; window functions. Whatever else is refused as a syntax error, never guessed.
 """
 
-import re
-from dataclasses import dataclass, field
-
 from .bq_functions import FUNCTIONS, LITERALS, cast, coerce, result_type, unify
-from .google import GoogleError
-
-TOKEN = re.compile(r"""
-    (?P<space>\s+|--[^\n]*|\#[^\n]*|/\*.*?\*/)
-  | (?P<tick>`[^`]+`)
-  | (?P<number>\d+\.\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?|\d+(?:[eE][+-]?\d+)?)
-  | (?P<string>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')
-  | (?P<param>@[A-Za-z_]\w*)
-  | (?P<word>[A-Za-z_]\w*)
-  | (?P<op><>|!=|<=|>=|\|\||[-+*/=<>(),.;\[\]])
-""", re.X | re.S)
-STOP = {"FROM", "WHERE", "GROUP", "HAVING", "QUALIFY", "ORDER", "LIMIT", "OFFSET", "UNION", "ON",
-        "JOIN", "INNER", "LEFT", "CROSS", "AS", "AND", "OR", "NOT", "IN", "BETWEEN", "LIKE", "IS",
-        "THEN", "ELSE", "END", "WHEN", "ASC", "DESC", "NULLS", "PARTITION", "OVER", "EXCEPT",
-        "SELECT", "DISTINCT", "BY", "ROWS", "RANGE", "WITH", "USING"}
-ESCAPES = {"n": "\n", "t": "\t", "\\": "\\", "'": "'", '"': '"', "`": "`"}
-
-
-def bad_query(message, where="query"):
-    return GoogleError(400, message, reason="invalidQuery", location=where,
-                       locationType="parameter")
-
-
-@dataclass
-class Expr:
-    sql: str
-    kind: str = None  # the column type; None for NULL
-    name: str = None  # what the column is called when nothing says otherwise
-    columns: set = field(default_factory=set)  # names of the columns it reads
-    literal: bool = False
-    conjuncts: list = None
-    windows: list = None  # columns of each PARTITION BY inside
-
-
-@dataclass
-class Source:
-    """Something after FROM."""
-    sql: str
-    fields: list
-    alias: str
-    tables: list = field(default_factory=list)  # (Table, filter satisfied, conjuncts)
-
-
-@dataclass
-class Query:
-    sql: str
-    fields: list
-    sources: list
-    passes: object = None  # columns that an outer filter may still prune by; None means all
+from .bq_lex import (STOP, Expr, Query, Source, bad_query, merge, position_of, tokens_of,
+                     unquote)
 
 
 class Parser:
@@ -69,25 +19,9 @@ class Parser:
         self.catalog = catalog
         self.parameters = parameters  # name -> (type or [type], value)
         self.bind = bind  # value -> SQLite parameter text
-        self.tokens = list(self._tokens())
+        self.tokens = list(tokens_of(text))
         self.at = 0
         self.scope = []
-
-    def _tokens(self):
-        at = 0
-        while at < len(self.text):
-            match = TOKEN.match(self.text, at)
-            if not match:
-                raise bad_query(f"Syntax error: Illegal input character {self.text[at]!r} at "
-                                f"[{self._where(at)}]")
-            if match.lastgroup != "space":
-                yield match.lastgroup, match[0], at
-            at = match.end()
-        yield "end", "end of query", at
-
-    def _where(self, at):
-        before = self.text[:at]
-        return f"{before.count(chr(10)) + 1}:{at - before.rfind(chr(10))}"
 
     # -- tokens
 
@@ -97,8 +31,8 @@ class Parser:
             f"keyword {text.upper()}" if text.upper() in STOP else f"identifier {text}")
         if expected:
             return bad_query(f"Syntax error: Expected {expected} but got {what} at "
-                             f"[{self._where(at)}]")
-        return bad_query(f"Syntax error: Unexpected {what} at [{self._where(at)}]")
+                             f"[{position_of(self.text, at)}]")
+        return bad_query(f"Syntax error: Unexpected {what} at [{position_of(self.text, at)}]")
 
     def peek(self, *words):
         kind, text, _ = self.tokens[self.at]
@@ -301,13 +235,6 @@ class Parser:
                 sql += self._on(sources)
 
     def _on(self, sources):
-        if self.accept("USING"):
-            self.expect("(")
-            names = [self.name()]
-            while self.accept(","):
-                names.append(self.name())
-            self.expect(")")
-            return " USING (" + ", ".join(f'"{n}"' for n in names) + ")"
         self.expect("ON")
         self.scope.append((sources, {}))
         condition = self.expression()
@@ -654,11 +581,3 @@ class Parser:
     def _column(source, column):
         return Expr(f'"{source.alias}"."{column["name"]}"', column["type"], column["name"],
                     {column["name"]})
-
-
-def merge(left, right):
-    return (left.windows or []) + (right.windows or []) or None
-
-
-def unquote(text):
-    return re.sub(r"\\(.)", lambda m: ESCAPES.get(m[1], m[1]), text[1:-1])
