@@ -109,7 +109,6 @@ typedef struct EngineContainerSpec {
 
 /* The body of POST /containers/create: in memory of its own, which the caller cleanses
  * (cleanse_free()). -EINVAL names the value that no engine takes (memory under 6 MiB, …). */
-int engine_spec_json(const EngineContainerSpec *spec, unsigned api_version, char **ret, Error *err)
-    must_check;
+int engine_spec_json(const EngineContainerSpec *spec, char **ret, Error *err) must_check;
 
 #endif

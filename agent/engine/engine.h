@@ -281,7 +281,8 @@ typedef struct EngineEventsHandlers {
     void (*on_down)(const Error *err, void *userdata);
 } EngineEventsHandlers;
 
-/* Listens to events of containers that carry `label` (NULL: all), for ever. */
+/* Listens to events of containers that carry `label` (NULL: all), for ever. To be freed before the
+ * engine. */
 int engine_events_new(Engine *engine, const char *label, const EngineEventsHandlers *handlers,
                       void *userdata, EngineEvents **ret, Error *err) must_check;
 bool engine_events_is_up(const EngineEvents *events);

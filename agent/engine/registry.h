@@ -19,7 +19,7 @@
 #include "agent/io/http.h"
 
 #define REGISTRY_NEAREST_TAGS 5    /* named where a tag is missing */
-#define REGISTRY_TAGS_MAX     5000 /* read for that, at most, in pages */
+#define REGISTRY_TAGS_MAX     1000 /* read for that, at most, in pages */
 
 typedef struct RegistryOp RegistryOp;
 
