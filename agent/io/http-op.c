@@ -284,7 +284,7 @@ static bool op_retry(HttpOp *op)
 static void on_pause_over(void *userdata)
 {
     HttpOp *op = userdata;
-    auto_(client_unrefp) HttpClient *hold = client_ref(op->client);
+    auto_(client_unrefp) unused_ HttpClient *hold = client_ref(op->client);
     auto_error Error error = {0};
 
     op->state = OP_QUEUED;

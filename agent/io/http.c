@@ -88,7 +88,7 @@ static void deliver(HttpClient *client)
 
 static void client_turn(HttpClient *client, curl_socket_t fd, int events)
 {
-    auto_(client_unrefp) HttpClient *hold = client_ref(client);
+    auto_(client_unrefp) unused_ HttpClient *hold = client_ref(client);
     int running;
 
     client->depth++;

@@ -3,9 +3,11 @@
 #define AGENT_IO_STATUS_KEYS_H
 
 /* The two status documents: what io.mervis.Agent1.Describe() and io.mervis.Crawler1.Describe()
- * return, what `agentctl status --json` and statusd's /status.json show, and what agentd keeps in
- * <state-dir>/status.json for the time when it does not run. agentd and crawlerd write them;
- * agentctl and statusd read them, and know nothing else about the daemons.
+ * return. `agentctl status --json` and statusd's /status.json show the agent's with two keys more:
+ *   "reachable": bool,              false: agentd did not answer, this is what it last recorded
+ *   "crawler": the crawler's document, or null when crawlerd did not answer
+ * agentd keeps its own in <state-dir>/status.json for the time when it does not run. agentd and
+ * crawlerd write them; agentctl and statusd read them, and know nothing else about the daemons.
  *
  * Rules that hold everywhere
  *   - Times are RFC 3339 UTC strings ("2026-10-07T06:30:00Z"), null while unknown or never.
@@ -40,9 +42,8 @@
  *
  *   "plan": {
  *     "generation": integer,          0 while there is none
- *     "sha256": string | null, "source": string | null,      "attribute mervis-plan of the instance"
- *     "accepted_at": time,
- *     "outcome": "none" | "applying" | "applied" | "degraded",
+ *     "sha256": string | null, "source": string | null,      "attribute mervis-plan of the
+ * instance" "accepted_at": time, "outcome": "none" | "applying" | "applied" | "degraded",
  *     "refused": null | { "at": time, "sha256": string,
  *                         "errors": [ string, … ] },         each "path: message", at most 20
  *     "message", "remedy" },          a refused plan, a removed one

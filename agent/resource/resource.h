@@ -118,6 +118,7 @@ struct ResourceContext {
     const char *instance_id; /* "" until it is known */
     bool first_boot;         /* no generation was ever applied on this instance */
     const Plan *plan;        /* in force; valid as long as its resources are */
+    uint64_t generation;     /* of that plan: its document is in table `generation` of state.db */
     bool draining;           /* preempted or going down: nothing new is begun */
     const ResourceHost *host;
     void *host_userdata;
@@ -134,8 +135,9 @@ int resource_add(ResourceContext *context, const ResourceOps *ops, const char *n
 Resource *resource_free(Resource *resource);
 DEFINE_AUTO(Resource, resource_free)
 
-/* The end of apply() or remove(). `err` NULL or unset: well. Its contents are taken. kind INVALID
- * waits for a person or a new plan; the others are tried again. */
+/* The end of apply() or remove(). `err` NULL or unset: well. Its contents are taken. Code
+ * -EINPROGRESS: nothing is wrong, it waits for something that will say so. kind INVALID waits for a
+ * person or a new plan; the others are tried again. */
 void resource_finish(Resource *resource, Error *err);
 /* Something happened to it outside: look soon. */
 void resource_wants_attention(Resource *resource);

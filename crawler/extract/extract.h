@@ -38,6 +38,9 @@ typedef struct ExtractOutcome {
     size_t dropped;            /* rows without any price (gaps), not dead */
 } ExtractOutcome;
 
+/* Once, before recipes are compiled: lends libxml2 and the fixups to the compiler. */
+void extract_init(void);
+
 void extract_outcome_done(ExtractOutcome *outcome);
 #define auto_extract_outcome auto_(extract_outcome_done)
 const char *extract_verdict_name(ExtractVerdict verdict);

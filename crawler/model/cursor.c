@@ -8,15 +8,17 @@
 
 #include "agent/base/parse.h"
 
-/* "1 FROM TO AT PAGE PAGES DONE NEWEST": version first, so that a later form can be told apart. */
-enum { CURSOR_WORDS = 8 };
+/* "1 FROM TO AT PAGE PAGES DONE NEWEST PENDING": version first, so that a later form can be told
+ * apart. */
+enum { CURSOR_WORDS = 9 };
 
 char *cursor_format(char buf[static CURSOR_TEXT_MAX], const Cursor *cursor)
 {
     (void)snprintf(buf, CURSOR_TEXT_MAX,
-                   "1 %" PRId64 " %" PRId64 " %" PRId64 " %" PRIu32 " %" PRIu32 " %d %" PRId64,
+                   "1 %" PRId64 " %" PRId64 " %" PRId64 " %" PRIu32 " %" PRIu32 " %d %" PRId64
+                   " %" PRId64,
                    cursor->from_usec, cursor->to_usec, cursor->at_usec, cursor->page, cursor->pages,
-                   cursor->done, cursor->newest_final_usec);
+                   cursor->done, cursor->newest_final_usec, cursor->pending_final_usec);
     return buf;
 }
 
@@ -52,6 +54,7 @@ int cursor_parse(const char *text, Cursor *ret)
         .pages = (uint32_t)words[5],
         .done = words[6] == 1,
         .newest_final_usec = words[7],
+        .pending_final_usec = words[8],
     };
     return 0;
 }

@@ -22,16 +22,20 @@ typedef struct Cursor {
     uint32_t page;  /* next page, for sources that number them; 0: none read yet */
     uint32_t pages; /* pages read of this range */
     bool done;      /* the range is read */
-    /* Open instant of the newest final bar ever taken; the next poll begins there minus the
-     * overlap. */
+    /* Open instant of the newest final bar taken with all before it; the next poll begins there
+     * minus the overlap. */
     int64_t newest_final_usec;
+    /* The same of a range that is still being read backward: counts when the range is done, since
+     * until then there is a hole behind it. */
+    int64_t pending_final_usec;
 } Cursor;
 
 #define CURSOR_INIT                                                                                \
     ((Cursor){.from_usec = CURSOR_NEVER,                                                           \
               .to_usec = INT64_MAX,                                                                \
               .at_usec = CURSOR_NEVER,                                                             \
-              .newest_final_usec = CURSOR_NEVER})
+              .newest_final_usec = CURSOR_NEVER,                                                   \
+              .pending_final_usec = CURSOR_NEVER})
 
 /* Text for the spool; whole or not at all. */
 #define CURSOR_TEXT_MAX 192

@@ -20,8 +20,7 @@
 #include "crawler/model/calendar.h"
 #include "crawler/model/cursor.h"
 #include "crawler/model/instrument.h"
-
-typedef struct RecipePath RecipePath; /* crawler/recipe/path.h */
+#include "crawler/recipe/path.h"
 
 typedef enum RecipeFormat {
     RECIPE_JSON,
@@ -47,6 +46,14 @@ typedef enum RecipeRobots {
     RECIPE_ROBOTS_MAX,
 } RecipeRobots;
 
+/* When a bar is final: nothing of it can change any more. */
+typedef enum RecipeFinal {
+    RECIPE_FINAL_DAY,      /* intraday: when it ends; longer: when its last local day has ended */
+    RECIPE_FINAL_INTERVAL, /* when it ends, counted from its open (markets that never close) */
+    RECIPE_FINAL_AT_ONCE,  /* the source publishes only what is final */
+    RECIPE_FINAL_MAX,
+} RecipeFinal;
+
 typedef enum ColumnType {
     COLUMN_DECIMAL,
     COLUMN_INTEGER, /* a count: no fraction, never touched by the float32 rule */
@@ -62,22 +69,23 @@ typedef enum ColumnType {
 
 /* Columns of a row that a recipe fills, in the order of `recipe_column_names`. */
 typedef enum RowField {
-    FIELD_SYMBOL,
-    FIELD_VENUE,
-    FIELD_CURRENCY,
-    FIELD_TZ,
-    FIELD_SESSION,
-    FIELD_TS,
-    FIELD_OPEN,
-    FIELD_HIGH,
-    FIELD_LOW,
-    FIELD_CLOSE,
-    FIELD_VOLUME,
-    FIELD_ADJ_CLOSE,
-    FIELD_AMOUNT,
-    FIELD_RATIO_NUM,
-    FIELD_RATIO_DEN,
-    FIELD_MAX,
+    ROW_FIELD_SYMBOL,
+    ROW_FIELD_VENUE,
+    ROW_FIELD_CURRENCY,
+    ROW_FIELD_INTERVAL,
+    ROW_FIELD_TZ,
+    ROW_FIELD_SESSION,
+    ROW_FIELD_TS,
+    ROW_FIELD_OPEN,
+    ROW_FIELD_HIGH,
+    ROW_FIELD_LOW,
+    ROW_FIELD_CLOSE,
+    ROW_FIELD_VOLUME,
+    ROW_FIELD_ADJ_CLOSE,
+    ROW_FIELD_AMOUNT,
+    ROW_FIELD_RATIO_NUM,
+    ROW_FIELD_RATIO_DEN,
+    ROW_FIELD_MAX,
 } RowField;
 
 extern const char *const recipe_column_names[]; /* NULL-terminated */
@@ -89,27 +97,30 @@ typedef struct RecipePair {
 } RecipePair;
 
 /* Where a value of a row comes from. The first that is there wins: path, request, header,
- * by_suffix, const. */
+ * by_suffix, const. `path` is asked row by row, all others once a document. */
 typedef struct RecipeColumn {
-    char *key;     /* the column's name */
-    char *path;    /* of the row (or the parallel array) */
-    char *header;  /* of the document: the same for all its rows */
-    char *request; /* "symbol" or "interval" of the request */
+    char *key;    /* the column's name */
+    char *path;   /* of the row (or of the parallel array) */
+    char *header; /* of the document: the same for all its rows */
+    int request;  /* RecipeRequestValue, -1: none */
     char *constant;
-    FieldArray by_suffix; /* RecipePair: ending of the symbol → value ("" matches any) */
-    int type;             /* ColumnType */
-    char *format;         /* of dates: "%Y%m%d", "%Y-%m-%dT%H:%M:%S", … (digits only, strict) */
-    char *zone;           /* of COLUMN_DATETIME: IANA name; default: the row's zone */
-    char *time;           /* of COLUMN_DATE: local time of day of the bar's open, "09:00" */
-    char **null;          /* texts that mean "no value": "N/A", "-" */
-    bool zero_is_null;    /* 0 is no price (halted day) */
-    bool float32;         /* AMOUNT_FLOAT32: prices in JSON numbers */
-    bool thousands;       /* "1,234,567" */
-    bool cumulative;      /* counts from the start of the trade date: rows get the difference */
-    bool required;        /* a row without it is a dead letter */
-    bool same;            /* header and request must agree, else the document is refused */
-    uint64_t exponent;    /* value × 10^exponent (units: "in thousands" is 3) */
-    uint64_t divisor_exponent; /* value ÷ 10^divisor_exponent */
+    FieldArray by_suffix;  /* RecipePair: ending of the symbol → value ("" matches any) */
+    FieldArray map;        /* RecipePair: the source's word → ours ("day" → "1d") */
+    char *prefix, *suffix; /* put around a text that came from path or header ("EUR" + "USD") */
+    int type;              /* ColumnType */
+    char *format;          /* of dates: "%Y%m%d", "%Y-%m-%dT%H:%M:%S" (strict) */
+    char *zone;            /* of COLUMN_DATETIME: IANA name; default: the row's zone */
+    char *time;            /* of COLUMN_DATE: local time of day of the bar's open, "09:00" */
+    char **null;           /* texts that mean "no value": "N/A", "-" */
+    bool zero_is_null;     /* 0 is no price (halted day) */
+    bool float32;          /* AMOUNT_FLOAT32, for JSON numbers that are prices */
+    bool thousands;        /* "1,234,567" */
+    bool cumulative;       /* counts from the start of the trade date: rows get the difference */
+    bool required;         /* a row without it is a dead letter */
+    bool same;             /* the request's value and the reply's must agree, else it is refused */
+    bool filter;           /* rows of another value than the request's are skipped ("*": none is) */
+    uint64_t times_10_to;  /* value × 10^n ("in thousands" is 3) */
+    uint64_t over_10_to;   /* value ÷ 10^n */
 
     /* Compiled. */
     RowField field;
@@ -117,20 +128,33 @@ typedef struct RecipeColumn {
     int32_t time_sec;
 } RecipeColumn;
 
+typedef enum RecipeRequestValue {
+    RECIPE_REQUEST_SYMBOL,
+    RECIPE_REQUEST_INTERVAL,
+} RecipeRequestValue;
+
+/* A value of the document that fixups ask for by name. */
+typedef struct RecipeValue {
+    char *key;
+    char *path;
+    RecipePath *path_compiled;
+} RecipeValue;
+
 /* One kind of row that a document holds. */
 typedef struct RecipeTable {
-    int kind;           /* RowKind */
-    char *rows;         /* path to the rows ("[]", "events.dividends.*"); XPath for xml and html */
-    char *arrays;       /* instead of rows: path to the object that holds parallel arrays */
-    char *split;        /* rows that are one text: split here ("|") */
-    char *attribute;    /* of xml rows: the attribute that holds that text */
+    int kind;     /* RowKind */
+    char *rows;   /* path to the rows ("[]", "events.dividends.*"); XPath for xml and html */
+    char *arrays; /* instead of rows: path to the object that holds parallel arrays */
+    char *split;  /* rows that are one text: split at this character, columns are [0], [1], … */
+    char *attribute;    /* of xml rows with split: XPath of that text ("@data") */
     char **headings;    /* csv: each a whole accepted header line, names joined by ',' */
-    uint64_t min_cells; /* html, csv: rows with fewer cells are spacers */
+    uint64_t skip_rows; /* first rows that are headings */
+    uint64_t min_cells; /* html: rows with fewer cells are spacers */
     bool optional;      /* absent is fine: no such rows */
     FieldArray columns; /* RecipeColumn by column name */
 
     RecipePath *rows_compiled, *arrays_compiled;
-    RecipeColumn *by_field[FIELD_MAX]; /* into columns; NULL where the table has none */
+    RecipeColumn *by_field[ROW_FIELD_MAX]; /* into columns; NULL where the table has none */
 } RecipeTable;
 
 /* What a reply looks like that is no rows. All given conditions must hold. */
@@ -203,8 +227,9 @@ typedef struct Recipe {
     int format;           /* RecipeFormat */
     char *charset;        /* of xml, html, csv, text: overrides what the reply says ("CP949") */
     char **content_types; /* accepted, without parameters; "" accepts a missing one */
-    char *root;           /* xml, html: name of the root element; json: "object" or "array" */
-    char *separator;      /* csv: one character */
+    char *root; /* json, text: "object" or "array"; xml: the root element's name; html: XPath of
+                   what must be there */
+    char *separator; /* csv: one character */
     RecipeRequestPart request;
     FieldArray intervals; /* RecipeInterval */
     RecipePagingPart paging;
@@ -212,11 +237,12 @@ typedef struct Recipe {
     RecipeTerms terms;
     uint64_t overlap; /* bars that a poll reads again */
     bool symbol_lower;
-    char *symbol_prefix; /* of ECB: rows without a request symbol are prefixed ("EUR") */
-    char **fixups;       /* names of C functions on rows, in order */
-    FieldArray tables;   /* RecipeTable */
-    FieldArray errors;   /* RecipeRule */
-    FieldArray empty;    /* RecipeRule */
+    int final;         /* RecipeFinal */
+    FieldArray values; /* RecipeValue */
+    char **fixups;     /* names of C functions on rows, in order */
+    FieldArray tables; /* RecipeTable */
+    FieldArray errors; /* RecipeRule */
+    FieldArray empty;  /* RecipeRule */
 
     char *file; /* where it was read from */
 } Recipe;
@@ -230,7 +256,7 @@ int recipe_load(const char *name, Recipe **ret, Error *err) must_check;
 Recipe *recipe_free(Recipe *recipe);
 DEFINE_AUTO(Recipe, recipe_free)
 
-/* The directories in their order, NULL-terminated, ending with those of calendars too. */
+/* The directories in their order, NULL-terminated; calendars lie there too. */
 const char *const *recipe_dirs(void);
 /* Names of all recipes to be found, sorted, each once. */
 int recipe_list(char ***ret_names, Error *err) must_check;
@@ -239,6 +265,13 @@ int recipe_read(const char *name, Buf *ret, char **ret_file, Error *err) must_ch
 /* JSON Schema of a recipe; new reference. */
 json_t *recipe_schema(void);
 
+/* XPath is judged by libxml2, which belongs to extract: extract_init() sets this. NULL when fine,
+ * else what is wrong. */
+extern const char *(*recipe_check_xpath)(const char *xpath);
+/* Fixups are functions of extract: whether one of that name exists; set by extract_init(). */
+extern bool (*recipe_has_fixup)(const char *name);
+
+/* NULL when the recipe has no such interval. */
 const RecipeInterval *recipe_interval(const Recipe *recipe, const char *interval);
 bool recipe_allows_host(const Recipe *recipe, const char *host);
 
@@ -266,6 +299,7 @@ void recipe_request_done(RecipeRequest *request);
 typedef struct RecipePage {
     size_t n_rows;
     int64_t oldest_usec, newest_usec; /* of bars; CURSOR_NEVER without */
+    int64_t newest_final_usec;        /* of final bars; CURSOR_NEVER without */
     bool more_known, more;            /* the reply says whether further pages exist */
 } RecipePage;
 
@@ -275,7 +309,7 @@ typedef struct RecipePage {
 int recipe_begin(const Recipe *recipe, const RecipeQuery *query, int64_t from_usec, int64_t to_usec,
                  Cursor *cursor, Error *err) must_check;
 /* Begins the next poll: from newest_final_usec minus the overlap (or `backfill_usec` back from now
- * when nothing was taken yet) until now. */
+ * when nothing was taken yet) until now. A range that was begun and is not done goes on. */
 int recipe_poll(const Recipe *recipe, const RecipeQuery *query, uint64_t backfill_usec,
                 Cursor *cursor, Error *err) must_check;
 /* The next request of the range: 1, or 0 when the cursor is done. */

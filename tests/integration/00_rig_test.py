@@ -67,6 +67,24 @@ def test_a_ballast_makes_the_download_that_large():
     assert sum(len(blob) for blob in made.blobs.values()) > 1 << 20
 
 
+def test_behind_its_real_name_the_registry_wants_a_token_of_the_vm(machine):
+    digest = machine.publish("1")
+    reference = f"{machine.image.rpartition(':')[0]}@{digest}"
+    with pytest.raises(RigError):
+        machine.engine.pull(reference)
+    with pytest.raises(RigError):
+        machine.engine.pull(reference, "not-a-token")
+    machine.engine.pull(reference, machine.cloud.token())
+    assert machine.engine.image(reference)["Architecture"] == "amd64"
+
+
+def test_the_metadata_server_answers_at_its_address_and_by_its_name(machine):
+    for host in ("169.254.169.254", "metadata.google.internal"):
+        where = f"http://{host}/computeMetadata/v1/instance/name"
+        assert web.get(where, headers={"Metadata-Flavor": "Google"}).text == "mervis-1"
+        assert web.get(where).status == 403
+
+
 def test_an_unprivileged_user_may_speak_on_the_bus(servers):
     call = ["dbus-send", f"--bus={servers.bus.address}", "--print-reply", "--dest=org.freedesktop.DBus", "/",
             "org.freedesktop.DBus.GetId"]

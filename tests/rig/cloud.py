@@ -4,7 +4,7 @@
 import os
 import time
 from pathlib import Path
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from . import web
 from .process import Process, wait_for
@@ -23,13 +23,14 @@ class Cloud(Process):
         self.url = f"http://127.0.0.1:{port}"
         self.dir.mkdir(parents=True, exist_ok=True)
         super().__init__("localcloud", [
-            "/usr/bin/python3", TESTS / "localcloud" / "localcloud", "--dir", self.dir, "--port", str(port),
-            "--registry", registry.url, "--fixtures", TESTS / "fixtures", *options,
+            "/usr/bin/python3", TESTS / "localcloud" / "localcloud", "--dir", self.dir / "double", "--bind", "0.0.0.0",
+            "--port", str(port), "--registry", registry.url, "--fixtures", TESTS / "fixtures", "--project", project,
+            *options,
         ], self.dir)
 
     def start(self):
         super().start()
-        self.wait_ready("answer", lambda: web.get(self.url + "/").status == 200)
+        self.wait_ready("answer", lambda: web.get(self.url + "/_admin/").status == 200)
         os.environ["GCE_METADATA_HOST"] = f"127.0.0.1:{self.port}"
         return self
 
@@ -37,6 +38,12 @@ class Cloud(Process):
         return web.request(method, f"{self.url}/_admin/{path}", body=body, timeout=30).expect(200, 201, 204).json()
 
     # Metadata
+
+    def token(self):
+        """An access token, as a program on the VM gets it."""
+        reply = web.get(f"{self.url}/computeMetadata/v1/instance/service-accounts/default/token",
+                        headers={"Metadata-Flavor": "Google"}).expect(200)
+        return reply.json()["access_token"]
 
     def set_metadata(self, path, value):
         """instance/attributes/mervis-plan, instance/preempted, …; text or bytes."""
@@ -53,8 +60,22 @@ class Cloud(Process):
             payload = payload.encode()
         return self.admin("POST", f"secrets/{self.project}/{name}", payload)["version"]
 
-    def set_secret_state(self, name, version, state):
-        self.admin("PUT", f"secrets/{self.project}/{name}/{version}", {"state": state})
+    def set_secret_state(self, name, version, verb):
+        """"enable", "disable" or "destroy"."""
+        self.admin("POST", f"secrets/{self.project}/{name}/{version}:{verb}")
+
+    # Market hosts
+
+    def market(self, host, path, reply):
+        """Answer PATH of a market host with {status, headers, body | file, …}."""
+        self.admin("PUT", f"market/{host}/{path}", reply)
+
+    def generate_charts(self, **options):
+        """Computed Yahoo charts for any symbol, instead of the recorded ones."""
+        self.admin("PUT", "market/generate", options)
+
+    def options(self, **changes):
+        self.admin("PUT", "options", changes)
 
     # Faults
 
@@ -71,14 +92,18 @@ class Cloud(Process):
 
     # Ledger
 
+    def ledger(self, **query):
+        return self.admin("GET", f"ledger?{urlencode(query)}")
+
     def requests(self, since=0, **where):
         """Requests that the double answered, oldest first; WHERE compares keys of their entries."""
-        entries = self.admin("GET", f"ledger?{urlencode({'since': since})}")["requests"]
+        entries = self.ledger(only="requests", since=since)["requests"]
         return [entry for entry in entries if all(entry.get(key) == value for key, value in where.items())]
 
     def rows(self, dataset, table):
-        """Every row of a table, as it was delivered."""
-        return self.admin("GET", f"tables/{self.project}/{quote(dataset)}/{quote(table)}/rows")["rows"]
+        """Every row of a table, as it was delivered; none while there is no such table."""
+        name = f"{self.project}.{dataset}.{table}"
+        return self.ledger(only="tables", table=name)["tables"].get(name, [])
 
     def count(self, dataset, table):
         return len(self.rows(dataset, table))

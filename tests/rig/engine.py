@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A private Docker Engine, and a small client of its API for what tests ask of it."""
 
+import base64
 import json
 import os
 from pathlib import Path
@@ -41,8 +42,8 @@ class Engine(Process):
         self.wait_ready("answer", lambda: self.request("GET", "/_ping").status == 200, timeout=60)
         return self
 
-    def request(self, method, path, body=None, timeout=30.0):
-        return web.request(method, path, body=body, timeout=timeout, unix=self.socket)
+    def request(self, method, path, body=None, headers=None, timeout=30.0):
+        return web.request(method, path, body=body, headers=headers, timeout=timeout, unix=self.socket)
 
     def containers(self, all=True, label=None):
         """The list as the engine gives it, all states by default."""
@@ -68,13 +69,17 @@ class Engine(Process):
         reply = self.request("GET", f"/images/{quote(reference, safe='/')}/json")
         return None if reply.status == 404 else reply.expect(200).json()
 
-    def pull(self, reference):
-        """Pull without credentials; the in-band error of the stream is a failure here, too."""
+    def pull(self, reference, password=None):
+        """Pull, with an access token as the password if there is one; an error inside the stream is a failure here."""
+        headers = {}
+        if password:
+            login = {"username": "oauth2accesstoken", "password": password, "serveraddress": reference.split("/")[0]}
+            headers["X-Registry-Auth"] = base64.urlsafe_b64encode(json.dumps(login).encode()).decode()
         name, _, digest = reference.partition("@")
         if not digest:
             name, _, digest = reference.rpartition(":")
         reply = self.request("POST", f"/images/create?fromImage={quote(name, safe='')}&tag={quote(digest, safe='')}",
-                             timeout=120).expect(200)
+                             headers=headers, timeout=120).expect(200)
         for line in reply.text.splitlines():
             message = json.loads(line) if line.strip() else {}
             if "error" in message:

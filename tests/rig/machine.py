@@ -14,6 +14,8 @@ from .process import Process, RigError, run, tail, wait_for
 from .registry import Registry
 
 REGISTRY_HOST = "asia-northeast3-docker.pkg.dev"
+MARKET_HOSTS = ("query1.finance.yahoo.com", "query2.finance.yahoo.com", "fchart.stock.naver.com", "finance.naver.com",
+                "www.ecb.europa.eu", "api.upbit.com", "api.binance.com", "stooq.com")
 NOBODY = (65534, 65534)
 
 
@@ -141,10 +143,10 @@ class Machine:
         return {**plan, **more}
 
     def endpoints(self):
+        """Every host that a client here would speak to, on the double."""
         base = self.cloud.url
-        return {host: base for host in (
-            "secretmanager.googleapis.com", "bigquery.googleapis.com", REGISTRY_HOST)} | {
-            host: f"{base}" for host in ("query1.finance.yahoo.com", "api.upbit.com")}
+        google = {host: base for host in ("secretmanager.googleapis.com", "bigquery.googleapis.com", REGISTRY_HOST)}
+        return google | {host: f"{base}/market/{host}" for host in MARKET_HOSTS}
 
     def crawl(self, **changes):
         return {

@@ -188,11 +188,11 @@ static void cursors_survive_their_text(void **state)
     assert_int_equal(cursor.newest_final_usec, INT64_MAX);
 
     assert_int_equal(cursor_parse("", &back), -EINVAL);
-    assert_int_equal(cursor_parse("2 0 0 0 0 0 0 0", &back), -EINVAL);
-    assert_int_equal(cursor_parse("1 0 0 0 0 0 2 0", &back), -EINVAL);
-    assert_int_equal(cursor_parse("1 0 0 0 -1 0 0 0", &back), -EINVAL);
-    assert_int_equal(cursor_parse("1 0 0 0 0 0 0 0 0", &back), -EINVAL);
-    assert_int_equal(cursor_parse("1 0 0 0 0 0 0", &back), -EINVAL);
+    assert_int_equal(cursor_parse("2 0 0 0 0 0 0 0 0", &back), -EINVAL);
+    assert_int_equal(cursor_parse("1 0 0 0 0 0 2 0 0", &back), -EINVAL);
+    assert_int_equal(cursor_parse("1 0 0 0 -1 0 0 0 0", &back), -EINVAL);
+    assert_int_equal(cursor_parse("1 0 0 0 0 0 0 0 0 0", &back), -EINVAL);
+    assert_int_equal(cursor_parse("1 0 0 0 0 0 0 0", &back), -EINVAL);
 }
 
 static void intervals_and_symbols_are_checked(void **state)

@@ -31,6 +31,18 @@ static const SlotContainer *world_named(const World *world, const char *name)
     return NULL;
 }
 
+/* The one that must be there. */
+static const SlotContainer *world_get(const World *world, const char *name)
+{
+    const SlotContainer *c = world_named(world, name);
+
+    if (!c) {
+        fail_msg("no container %s", name);
+        abort(); /* fail_msg() does not return, which the compiler is not told */
+    }
+    return c;
+}
+
 static void world_obey(World *world, const SwitchStep *step, const char *next)
 {
     size_t i = step->target ? (size_t)(step->target - world->containers) : 0;
@@ -80,9 +92,8 @@ static SwitchVerb world_run(World *world, const SwitchQuery *query, unsigned lim
 
 static void assert_serves(const World *world, const char *release)
 {
-    const SlotContainer *c = world_named(world, "web");
+    const SlotContainer *c = world_get(world, "web");
 
-    assert_non_null(c);
     assert_string_equal(c->release, release);
     assert_true(c->running);
 }
@@ -120,8 +131,7 @@ static void a_switch_keeps_the_old_one_stopped_until_it_settles(void **state)
     assert_serves(&world, "A");
     assert_int_equal(world_run(&world, &to_forward, STEPS_MAX), SWITCH_DONE);
     assert_serves(&world, "B");
-    previous = world_named(&world, "web.previous");
-    assert_non_null(previous);
+    previous = world_get(&world, "web.previous");
     assert_string_equal(previous->release, "A");
     assert_false(previous->running);
     assert_int_equal(world_run(&world, &to_settle, STEPS_MAX), SWITCH_DONE);
@@ -170,7 +180,7 @@ static void beside_leaves_the_old_one_serving(void **state)
     world_add(&world, "web.next", "B", false);
     assert_int_equal(world_run(&world, &to_beside, STEPS_MAX), SWITCH_DONE);
     assert_serves(&world, "A");
-    assert_true(world_named(&world, "web.next")->running);
+    assert_true(world_get(&world, "web.next")->running);
     /* And back from there never stops the old one. */
     assert_int_equal(world_run(&world, &to_back, STEPS_MAX), SWITCH_DONE);
     assert_serves(&world, "A");
@@ -240,7 +250,7 @@ static void leftovers_go_before_the_switch_and_the_serving_one_stays(void **stat
     assert_int_equal(world_run(&world, &to_prepare, STEPS_MAX), SWITCH_DONE);
     assert_serves(&world, "A");
     assert_int_equal(world.n, 2);
-    assert_string_equal(world_named(&world, "web.next")->release, "B");
+    assert_string_equal(world_get(&world, "web.next")->release, "B");
 }
 
 static void a_serving_container_without_a_record_is_adopted(void **state)

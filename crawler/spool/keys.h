@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef CRAWLER_SPOOL_KEYS_H
+#define CRAWLER_SPOOL_KEYS_H
+
+/* Which rows of a series were taken before, with what values and revision. Keys lie in chunks of
+ * 64 bars, one small BLOB each, so that a poll that reads the last few bars again touches one
+ * chunk, and a whole day a handful. */
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "agent/base/buf.h"
+#include "crawler/model/bar.h"
+
+#define KEYS_PER_CHUNK 64
+#define KEY_SIZE       20
+#define KEYS_UNKNOWN   0 /* a hash: the row is there, with values that nobody here saw */
+
+typedef struct Key {
+    int64_t ts_usec;
+    uint64_t hash;
+    uint16_t revision;
+    uint8_t kind;
+} Key;
+
+/* What makes two observations the same, as row_same_values(): never KEYS_UNKNOWN. */
+uint64_t row_values_hash(const Row *row);
+
+/* Which chunk an instant lies in. */
+int64_t keys_chunk(int64_t ts_usec, uint64_t interval_usec);
+
+/* One chunk in memory. `at` is where the last search ended: rows come in order. */
+typedef struct Keys {
+    Buf data;
+    size_t at;
+    bool changed;
+} Keys;
+int keys_load(Keys *keys, const void *data, size_t size) must_check; /* -EBADMSG */
+/* 1 found, 0 absent. */
+int keys_find(Keys *keys, RowKind kind, int64_t ts_usec, Key *ret);
+/* Adds or replaces. */
+int keys_put(Keys *keys, const Key *key) must_check;
+void keys_done(Keys *keys);
+
+#endif

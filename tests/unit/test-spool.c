@@ -1,0 +1,569 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/unit/test.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+#include "agent/base/time.h"
+#include "crawler/spool/block.h"
+#include "crawler/spool/spool.h"
+
+#define T0 INT64_C(1791331200000000) /* 2026-10-07T00:00:00Z */
+
+static int table_of(const char *interval)
+{
+    return streq(interval, "1d");
+}
+
+static Amount amount(const char *text)
+{
+    Amount a;
+
+    assert_int_equal(amount_from_text(text, &a), 0);
+    return a;
+}
+
+static Row *add_bar(RowSet *set, const char *symbol, int64_t ts, const char *close)
+{
+    Row *row;
+
+    assert_int_equal(row_set_add(set, NULL, &row), 0);
+    row->source = "yahoo-chart";
+    row->symbol = row_set_string(set, symbol, strlen(symbol));
+    row->currency = "USD";
+    row->interval = "1m";
+    row->tz = "America/New_York";
+    row->ts_usec = ts;
+    row->trade_date = (int32_t)(ts / (int64_t)DAY);
+    row->session = SESSION_REGULAR;
+    row->is_final = true;
+    row->open = amount("73.72");
+    row->high = amount("100000000000000000000.123456789");
+    row->low = amount("-0.000000001");
+    row->close = amount(close);
+    row->volume = amount("123456789012345678901234567890.5");
+    return row;
+}
+
+typedef struct Fixture {
+    char *dir, *path;
+    Spool *spool;
+    Error err;
+    RowSet rows;
+} Fixture;
+
+static void reopen(Fixture *f)
+{
+    auto_free char *aside = NULL;
+
+    f->spool = spool_close(f->spool);
+    assert_ok(spool_open(f->path, &SPOOL_LIMITS_DEFAULT, &f->spool, &aside, &f->err), &f->err);
+    assert_null(aside);
+}
+
+static int setup(void **state)
+{
+    Fixture *f = calloc(1, sizeof(*f));
+
+    f->dir = test_dir_new();
+    f->path = str_printf("%s/spool.db", f->dir);
+    reopen(f);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    Fixture *f = *state;
+
+    spool_close(f->spool);
+    row_set_done(&f->rows);
+    error_done(&f->err);
+    test_dir_done(&f->dir);
+    free(f->path);
+    free(f);
+    return 0;
+}
+
+static SpoolAccepted accept_rows(Fixture *f, bool live)
+{
+    Cursor cursor = CURSOR_INIT;
+    SpoolDocument document = {.job = "us",
+                              .symbol = "AAPL",
+                              .range = "",
+                              .cursor = &cursor,
+                              .rows = &f->rows,
+                              .live = live,
+                              .table_of = table_of,
+                              .now_usec = T0};
+    SpoolAccepted count;
+
+    cursor.newest_final_usec = f->rows.n ? f->rows.rows[f->rows.n - 1].ts_usec : T0;
+    assert_ok(spool_accept(f->spool, &document, &count, &f->err), &f->err);
+    row_set_clear(&f->rows);
+    return count;
+}
+
+static void fill(Fixture *f, size_t n, int64_t from)
+{
+    for (size_t i = 0; i < n; i++)
+        add_bar(&f->rows, "AAPL", from + (int64_t)(i * MINUTE), "258.1");
+    (void)accept_rows(f, false);
+}
+
+static char *read_all(Fixture *f, const SpoolBatch *batch, size_t piece)
+{
+    auto_(spool_reader_freep) SpoolReader *reader = NULL;
+    char *text = calloc(1, batch->bytes + 1);
+    size_t at = 0;
+    ptrdiff_t n;
+
+    assert_ok(spool_reader_new(f->spool, batch, &reader, &f->err), &f->err);
+    assert_int_equal(spool_reader_seek(reader, 0), 0);
+    while (at < batch->bytes &&
+           (n = spool_reader_read(text + at, MIN_OF(piece, (size_t)batch->bytes - at), reader)) > 0)
+        at += (size_t)n;
+    assert_int_equal(at, batch->bytes);
+    return text;
+}
+
+static size_t count_lines(const char *text)
+{
+    size_t n = 0;
+
+    for (; *text; text++)
+        n += *text == '\n';
+    return n;
+}
+
+/* --- Blocks --------------------------------------------------------------------------------- */
+
+static void a_block_gives_back_the_rows_that_went_in(void **state)
+{
+    auto_row_set RowSet set = {0};
+    auto_buf Buf block = BUF_INIT(1 << 20), lines = BUF_INIT(1 << 20);
+    auto_block BlockReader reader = {0};
+    uint32_t indices[] = {0, 1, 2, 3};
+    uint64_t size;
+    Row row, *odd;
+
+    add_bar(&set, "삼성 \"전자\"", T0, "258.1");
+    odd = add_bar(&set, "삼성 \"전자\"", T0 + 1, "0.5");
+    odd->revision = 70000;
+    odd->is_final = false;
+    odd->session = SESSION_NONE;
+    odd = add_bar(&set, "삼성 \"전자\"", -5 * (int64_t)DAY, "-7");
+    odd->kind = ROW_SPLIT;
+    odd->ratio_num = amount("4");
+    odd->ratio_den = amount("1");
+    add_bar(&set, "삼성 \"전자\"", T0 + (int64_t)DAY, "99999999999999999999999999999999999999");
+    assert_int_equal(block_encode(set.rows, indices, 4, &block), 0);
+    assert_int_equal(block_open(&reader, block.data, block.size), 0);
+    for (size_t i = 0; i < 4; i++) {
+        assert_int_equal(block_next(&reader, &row), 1);
+        assert_true(row_same_identity(&row, &set.rows[i]));
+        assert_true(row_same_values(&row, &set.rows[i]));
+        assert_int_equal(row.trade_date, set.rows[i].trade_date);
+        assert_int_equal(row.revision, set.rows[i].revision);
+        assert_int_equal(row.session, set.rows[i].session);
+    }
+    assert_int_equal(block_next(&reader, &row), 0);
+
+    assert_int_equal(block_expand(block.data, block.size, "0123456789012345678901", &lines), 0);
+    assert_int_equal(block_expanded_size(block.data, block.size, &size), 0);
+    assert_int_equal(size, lines.size);
+    assert_contains(lines.data, "\"symbol\":\"삼성 \\\"전자\\\"\"");
+    assert_contains(lines.data, "\"low\":\"-0.000000001\"");
+    assert_contains(lines.data, "\"ts\":\"2026-10-07T00:00:00.000001Z\"");
+    assert_contains(lines.data, "\"batch_id\":\"0123456789012345678901\"}\n");
+}
+
+static void a_minute_bar_is_small_on_disk(void **state)
+{
+    auto_row_set RowSet set = {0};
+    auto_buf Buf block = BUF_INIT(1 << 20);
+    uint32_t indices[390];
+
+    for (uint32_t i = 0; i < 390; i++) {
+        Row *row = add_bar(&set, "AAPL", T0 + (int64_t)(i * MINUTE), "258.1");
+
+        row->high = amount("258.125");
+        row->low = amount("257.9");
+        row->volume = amount("184210");
+        indices[i] = i;
+    }
+    assert_int_equal(block_encode(set.rows, indices, 390, &block), 0);
+    assert_true(block.size < 390 * 30);
+}
+
+static void a_damaged_block_is_refused_wherever_it_is_hurt(void **state)
+{
+    auto_row_set RowSet set = {0};
+    auto_buf Buf block = BUF_INIT(1 << 20), lines = BUF_INIT(16 << 20);
+    uint32_t indices[] = {0, 1};
+
+    add_bar(&set, "AAPL", T0, "258.1");
+    add_bar(&set, "AAPL", T0 + (int64_t)MINUTE, "258.1");
+    assert_int_equal(block_encode(set.rows, indices, 2, &block), 0);
+    for (size_t size = 0; size < block.size; size++)
+        assert_true(block_expand(block.data, size, "0123456789012345678901", &lines) < 0);
+    for (size_t at = 0; at < block.size; at++)
+        for (unsigned bit = 0; bit < 8; bit++) {
+            uint64_t expanded;
+
+            block.data[at] = (char)(block.data[at] ^ (1 << bit));
+            buf_clear(&lines);
+            /* Refused or read; what is read has the size that was foretold. */
+            if (block_expand(block.data, block.size, "0123456789012345678901", &lines) >= 0) {
+                assert_int_equal(block_expanded_size(block.data, block.size, &expanded), 0);
+                assert_int_equal(expanded, lines.size);
+            }
+            block.data[at] = (char)(block.data[at] ^ (1 << bit));
+        }
+}
+
+/* --- Rows ----------------------------------------------------------------------------------- */
+
+static void a_bar_that_comes_back_the_same_is_no_second_row(void **state)
+{
+    Fixture *f = *state;
+    SpoolAccepted count;
+
+    add_bar(&f->rows, "AAPL", T0, "258.1");
+    add_bar(&f->rows, "AAPL", T0 + (int64_t)MINUTE, "258.2");
+    count = accept_rows(f, false);
+    assert_int_equal(count.rows, 2);
+    assert_ok(spool_sync(f->spool, &f->err), &f->err);
+
+    reopen(f);
+    add_bar(&f->rows, "AAPL", T0 + (int64_t)MINUTE, "258.2")->adj_close = amount("12.5");
+    add_bar(&f->rows, "AAPL", T0 + 2 * (int64_t)MINUTE, "258.3");
+    count = accept_rows(f, false);
+    assert_int_equal(count.rows, 1);
+    assert_int_equal(count.known, 1);
+}
+
+static void a_bar_that_comes_back_changed_is_the_next_revision(void **state)
+{
+    Fixture *f = *state;
+    auto_free char *text = NULL;
+    SpoolBatch batch;
+    SpoolAccepted count;
+
+    add_bar(&f->rows, "AAPL", T0, "258.1");
+    (void)accept_rows(f, false);
+    add_bar(&f->rows, "AAPL", T0, "258.2");
+    count = accept_rows(f, false);
+    assert_int_equal(count.rows, 1);
+    assert_int_equal(count.revisions, 1);
+    add_bar(&f->rows, "AAPL", T0, "258.1"); /* and back: said again, so a third one */
+    assert_int_equal(accept_rows(f, false).revisions, 1);
+    assert_int_equal(spool_freeze(f->spool, 0, &f->err), 1);
+    assert_int_equal(spool_next_frozen(f->spool, 0, &batch, &f->err), 1);
+    text = read_all(f, &batch, 7);
+    assert_contains(text, "\"close\":\"258.1\"");
+    assert_contains(text, "\"revision\":2");
+}
+
+static void a_bar_that_is_not_final_waits_unless_live_is_wanted(void **state)
+{
+    Fixture *f = *state;
+    SpoolAccepted count;
+
+    add_bar(&f->rows, "AAPL", T0, "258.1")->is_final = false;
+    count = accept_rows(f, false);
+    assert_int_equal(count.rows, 0);
+    assert_int_equal(count.not_final, 1);
+    add_bar(&f->rows, "AAPL", T0, "258.1")->is_final = false;
+    assert_int_equal(accept_rows(f, true).rows, 1);
+    add_bar(&f->rows, "AAPL", T0, "258.1");
+    assert_int_equal(accept_rows(f, true).revisions, 1);
+}
+
+static void a_key_that_the_sink_has_is_no_row_and_its_values_are_learned(void **state)
+{
+    Fixture *f = *state;
+
+    assert_ok(spool_add_known(f->spool, "yahoo-chart", "AAPL", "1m", ROW_BAR, T0, 4, &f->err),
+              &f->err);
+    add_bar(&f->rows, "AAPL", T0, "258.1");
+    assert_int_equal(accept_rows(f, false).known, 1);
+    add_bar(&f->rows, "AAPL", T0, "258.2");
+    assert_int_equal(accept_rows(f, false).revisions, 1);
+}
+
+static void rows_and_cursor_come_and_go_together(void **state)
+{
+    Fixture *f = *state;
+    FetchMemory memory = spool_fetch_memory(f->spool);
+    Cursor cursor;
+    SpoolBatch batch;
+
+    fill(f, 3, T0);
+    /* No sync: the process dies here. */
+    reopen(f);
+    memory = spool_fetch_memory(f->spool);
+    assert_int_equal(memory.cursor_load(memory.userdata, "us", "AAPL", "", &cursor, &f->err), 0);
+    assert_int_equal(spool_open_batch(f->spool, 0, &batch, &f->err), 0);
+
+    fill(f, 3, T0);
+    assert_ok(spool_sync(f->spool, &f->err), &f->err);
+    reopen(f);
+    memory = spool_fetch_memory(f->spool);
+    assert_int_equal(memory.cursor_load(memory.userdata, "us", "AAPL", "", &cursor, &f->err), 1);
+    assert_int_equal(cursor.newest_final_usec, T0 + 2 * (int64_t)MINUTE);
+    assert_int_equal(spool_open_batch(f->spool, 0, &batch, &f->err), 1);
+    assert_int_equal(batch.rows, 3);
+}
+
+static void dead_rows_are_kept_once(void **state)
+{
+    Fixture *f = *state;
+    SpoolStatus status;
+
+    for (int i = 0; i < 3; i++) {
+        assert_ok(row_set_add_dead(&f->rows, T0, "close: too many decimals", "{\"c\":1}", 7), NULL);
+        assert_int_equal(accept_rows(f, false).dead, i == 0);
+    }
+    assert_ok(spool_status(f->spool, &status, &f->err), &f->err);
+    assert_int_equal(status.dead, 1);
+}
+
+/* --- Batches -------------------------------------------------------------------------------- */
+
+static void a_frozen_batch_never_changes_and_reads_the_same_in_any_pieces(void **state)
+{
+    Fixture *f = *state;
+    auto_free char *whole = NULL, *pieces = NULL, *again = NULL;
+    SpoolBatch batch, later;
+
+    fill(f, 100, T0);
+    fill(f, 100, T0 + (int64_t)DAY);
+    assert_int_equal(spool_freeze(f->spool, 0, &f->err), 1);
+    assert_int_equal(spool_next_frozen(f->spool, 0, &batch, &f->err), 1);
+    assert_int_equal(batch.rows, 200);
+    assert_int_equal(batch.partitions, 2);
+    whole = read_all(f, &batch, SIZE_MAX);
+    pieces = read_all(f, &batch, 13);
+    assert_string_equal(whole, pieces);
+    assert_int_equal(count_lines(whole), 200);
+
+    fill(f, 100, T0 + 2 * (int64_t)DAY);
+    assert_ok(spool_sync(f->spool, &f->err), &f->err);
+    reopen(f);
+    assert_int_equal(spool_next_frozen(f->spool, 0, &later, &f->err), 1);
+    assert_string_equal(later.sha256, batch.sha256);
+    assert_string_equal(later.id, batch.id);
+    again = read_all(f, &later, 4096);
+    assert_string_equal(whole, again);
+}
+
+static void a_reader_goes_on_at_any_offset(void **state)
+{
+    Fixture *f = *state;
+    auto_(spool_reader_freep) SpoolReader *reader = NULL;
+    auto_free char *whole = NULL;
+    SpoolBatch batch;
+    char piece[64];
+
+    fill(f, 30, T0);
+    fill(f, 30, T0 + (int64_t)DAY);
+    assert_int_equal(spool_freeze(f->spool, 0, &f->err), 1);
+    assert_int_equal(spool_next_frozen(f->spool, 0, &batch, &f->err), 1);
+    whole = read_all(f, &batch, SIZE_MAX);
+    assert_ok(spool_reader_new(f->spool, &batch, &reader, &f->err), &f->err);
+    for (uint64_t at = 0; at + sizeof(piece) <= batch.bytes; at += 97) {
+        assert_int_equal(spool_reader_seek(reader, at), 0);
+        assert_int_equal(spool_reader_read(piece, sizeof(piece), reader), sizeof(piece));
+        assert_memory_equal(piece, whole + at, sizeof(piece));
+    }
+    assert_int_equal(spool_reader_seek(reader, batch.bytes), 0);
+    assert_int_equal(spool_reader_read(piece, sizeof(piece), reader), 0);
+    assert_true(spool_reader_seek(reader, batch.bytes + 1) < 0);
+}
+
+static void a_full_batch_is_frozen_by_itself(void **state)
+{
+    Fixture *f = *state;
+    SpoolLimits limits = SPOOL_LIMITS_DEFAULT;
+    SpoolBatch batch;
+
+    limits.batch_rows = 10;
+    spool_set_limits(f->spool, &limits);
+    fill(f, 12, T0);
+    fill(f, 3, T0 + (int64_t)DAY);
+    assert_int_equal(spool_next_frozen(f->spool, 0, &batch, &f->err), 1);
+    assert_int_equal(batch.rows, 12);
+    assert_int_equal(spool_open_batch(f->spool, 0, &batch, &f->err), 1);
+    assert_int_equal(batch.rows, 3);
+}
+
+static void a_delivered_batch_leaves_and_its_keys_stay(void **state)
+{
+    Fixture *f = *state;
+    SpoolBatch batch;
+    SpoolStatus status;
+
+    fill(f, 5, T0);
+    assert_int_equal(spool_freeze(f->spool, 0, &f->err), 1);
+    assert_int_equal(spool_next_frozen(f->spool, 0, &batch, &f->err), 1);
+    assert_ok(spool_batch_asked(f->spool, &batch, &f->err), &f->err);
+    assert_ok(spool_delivered(f->spool, &batch, &f->err), &f->err);
+    reopen(f);
+    assert_int_equal(spool_next_frozen(f->spool, 0, &batch, &f->err), 0);
+    assert_ok(spool_status(f->spool, &status, &f->err), &f->err);
+    assert_int_equal(status.rows, 0);
+    assert_int_equal(status.rows_delivered, 5);
+    add_bar(&f->rows, "AAPL", T0, "258.1");
+    assert_int_equal(accept_rows(f, false).known, 1);
+}
+
+static void an_attempt_grows_once_and_asked_is_durable(void **state)
+{
+    Fixture *f = *state;
+    SpoolBatch batch, again;
+    SpoolDay day;
+
+    fill(f, 5, T0);
+    assert_int_equal(spool_freeze(f->spool, 0, &f->err), 1);
+    assert_int_equal(spool_next_frozen(f->spool, 0, &batch, &f->err), 1);
+    assert_int_equal(batch.attempt, 1);
+    assert_false(batch.asked);
+    assert_ok(spool_batch_asked(f->spool, &batch, &f->err), &f->err);
+    reopen(f);
+    assert_int_equal(spool_next_frozen(f->spool, 0, &again, &f->err), 1);
+    assert_true(again.asked);
+    assert_ok(spool_batch_next_attempt(f->spool, &again, &f->err), &f->err);
+    reopen(f);
+    assert_int_equal(spool_next_frozen(f->spool, 0, &again, &f->err), 1);
+    assert_int_equal(again.attempt, 2);
+    assert_false(again.asked);
+    assert_ok(spool_day(f->spool, 0, (int64_t)now_realtime_usec(), &day, &f->err), &f->err);
+    assert_int_equal(day.loads, 1);
+}
+
+static void one_bad_row_is_buried_and_the_others_go_on(void **state)
+{
+    Fixture *f = *state;
+    auto_free char *whole = NULL, *mended = NULL;
+    SpoolBatch batch, next;
+    SpoolStatus status;
+    const char *line;
+
+    fill(f, 20, T0);
+    fill(f, 20, T0 + (int64_t)DAY);
+    assert_int_equal(spool_freeze(f->spool, 0, &f->err), 1);
+    assert_int_equal(spool_next_frozen(f->spool, 0, &batch, &f->err), 1);
+    whole = read_all(f, &batch, SIZE_MAX);
+    line = whole;
+    for (int i = 0; i < 27; i++)
+        line = strchr(line, '\n') + 1;
+    assert_ok(spool_repair(f->spool, &batch, (uint64_t)(line - whole), "refused", &f->err),
+              &f->err);
+    assert_int_equal(spool_next_frozen(f->spool, 0, &next, &f->err), 1);
+    assert_string_not_equal(next.id, batch.id);
+    assert_int_equal(next.rows, 39);
+    mended = read_all(f, &next, SIZE_MAX);
+    assert_int_equal(count_lines(mended), 39);
+    assert_null(strstr(mended, "2026-10-08T00:07:00Z"));
+    assert_non_null(strstr(mended, "2026-10-08T00:08:00Z"));
+    assert_int_equal(spool_next_frozen(f->spool, next.number, &next, &f->err), 0);
+    assert_ok(spool_status(f->spool, &status, &f->err), &f->err);
+    assert_int_equal(status.dead, 1);
+    assert_int_equal(status.rows, 39);
+}
+
+static void a_bad_row_that_nobody_names_is_found_by_halves(void **state)
+{
+    Fixture *f = *state;
+    SpoolBatch batch;
+    SpoolStatus status;
+    int repairs = 0;
+
+    fill(f, 9, T0);
+    fill(f, 8, T0 + (int64_t)DAY);
+    assert_int_equal(spool_freeze(f->spool, 0, &f->err), 1);
+    /* The sink refuses whatever holds the third minute. */
+    for (int64_t after = 0; spool_next_frozen(f->spool, after, &batch, &f->err) > 0;) {
+        auto_free char *text = read_all(f, &batch, SIZE_MAX);
+
+        assert_int_equal(count_lines(text), batch.rows);
+        if (strstr(text, "2026-10-07T00:03:00Z")) {
+            assert_ok(spool_repair(f->spool, &batch, UINT64_MAX, "refused", &f->err), &f->err);
+            repairs++;
+        }
+        after = batch.number;
+    }
+    assert_in_range(repairs, 4, 6);
+    assert_ok(spool_status(f->spool, &status, &f->err), &f->err);
+    assert_int_equal(status.rows, 16);
+    assert_int_equal(status.dead, 1);
+}
+
+/* --- Accidents ------------------------------------------------------------------------------ */
+
+static void a_destroyed_spool_is_moved_aside_and_begun_anew(void **state)
+{
+    Fixture *f = *state;
+    auto_free char *aside = NULL;
+    auto_close int fd = -EBADF;
+    char noise[8192];
+
+    fill(f, 5, T0);
+    assert_ok(spool_sync(f->spool, &f->err), &f->err);
+    f->spool = spool_close(f->spool);
+    memset(noise, 0x5a, sizeof(noise));
+    fd = open(f->path, O_WRONLY);
+    assert_int_equal(write(fd, noise, sizeof(noise)), sizeof(noise));
+    assert_ok(spool_open(f->path, &SPOOL_LIMITS_DEFAULT, &f->spool, &aside, &f->err), &f->err);
+    assert_non_null(aside);
+    assert_int_equal(access(aside, F_OK), 0);
+    assert_int_equal(spool_is_new(f->spool, &f->err), 1);
+}
+
+static int see_refused(const SpoolRefused *document, void *userdata)
+{
+    int *n = userdata;
+
+    assert_int_equal(document->size, 13);
+    assert_memory_equal(document->body, "<html>ha</ha>", 13);
+    (*n)++;
+    return 0;
+}
+
+static void refused_documents_are_kept_and_bounded(void **state)
+{
+    Fixture *f = *state;
+    SpoolRefused document = {.job = "us",
+                             .symbol = "AAPL",
+                             .interval = "1m",
+                             .reason = "not JSON",
+                             .status = 200,
+                             .body = "<html>ha</ha>",
+                             .size = 13};
+    int n = 0;
+
+    for (int i = 0; i < SPOOL_REFUSED_MAX + 7; i++)
+        assert_ok(spool_refuse(f->spool, &document, &f->err), &f->err);
+    assert_ok(spool_each_refused(f->spool, true, see_refused, &n, &f->err), &f->err);
+    assert_int_equal(n, SPOOL_REFUSED_MAX);
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+TEST_MAIN(cmocka_unit_test(a_block_gives_back_the_rows_that_went_in),
+          cmocka_unit_test(a_minute_bar_is_small_on_disk),
+          cmocka_unit_test(a_damaged_block_is_refused_wherever_it_is_hurt),
+          T(a_bar_that_comes_back_the_same_is_no_second_row),
+          T(a_bar_that_comes_back_changed_is_the_next_revision),
+          T(a_bar_that_is_not_final_waits_unless_live_is_wanted),
+          T(a_key_that_the_sink_has_is_no_row_and_its_values_are_learned),
+          T(rows_and_cursor_come_and_go_together), T(dead_rows_are_kept_once),
+          T(a_frozen_batch_never_changes_and_reads_the_same_in_any_pieces),
+          T(a_reader_goes_on_at_any_offset), T(a_full_batch_is_frozen_by_itself),
+          T(a_delivered_batch_leaves_and_its_keys_stay),
+          T(an_attempt_grows_once_and_asked_is_durable),
+          T(one_bad_row_is_buried_and_the_others_go_on),
+          T(a_bad_row_that_nobody_names_is_found_by_halves),
+          T(a_destroyed_spool_is_moved_aside_and_begun_anew),
+          T(refused_documents_are_kept_and_bounded))
