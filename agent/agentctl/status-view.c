@@ -1,0 +1,608 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/agentctl/status-view.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "agent/base/parse.h"
+#include "agent/base/str.h"
+#include "agent/base/time.h"
+#include "agent/io/json.h"
+
+#define INDENT        12 /* where values stand, right of the headings */
+#define ALL_OK_MAX    8  /* system items shown one by one while nothing is wrong with them */
+#define EVENTS_MAX    5
+#define DIGEST_DIGITS 12
+
+/* ---- Reading the document ---- */
+
+static const char *text_of(const json_t *object, const char *key, const char *otherwise)
+{
+    const char *text = json_str(object, key);
+
+    return str_is_empty(text) ? otherwise : text;
+}
+
+/* A non-negative integer; false when it is null or absent. */
+static bool number_of(const json_t *object, const char *key, uint64_t *ret)
+{
+    return json_u64(object, key, ret) >= 0;
+}
+
+static uint64_t count_of(const json_t *object, const char *key)
+{
+    uint64_t count = 0;
+
+    (void)number_of(object, key, &count);
+    return count;
+}
+
+static const char *number_text(const json_t *object, const char *key,
+                               char buf[static NUMBER_TEXT_MAX])
+{
+    return format_number(buf, count_of(object, key));
+}
+
+/* Wall clock of a time member, 0 when null. */
+static uint64_t time_of(const json_t *object, const char *key)
+{
+    const char *text = json_str(object, key);
+    int64_t usec;
+
+    return text && time_parse_rfc3339(text, &usec) >= 0 && usec > 0 ? (uint64_t)usec : 0;
+}
+
+static char *ago(const json_t *object, const char *key, const View *view,
+                 char buf[static TIME_SPAN_MAX])
+{
+    return time_format_ago(buf, time_of(object, key), view->now_usec);
+}
+
+/* "3 min ago", NULL (a dash in tables) for what has not been. */
+static const char *since(const json_t *object, const View *view, char buf[static TIME_SPAN_MAX])
+{
+    return time_of(object, "since") > 0 ? ago(object, "since", view, buf) : NULL;
+}
+
+/* "in 40 s" for what is to come, "now" for what is due. */
+static const char *until(const json_t *object, const char *key, const View *view,
+                         char buf[static TIME_SPAN_MAX])
+{
+    uint64_t then = time_of(object, key);
+    char span[TIME_SPAN_MAX];
+
+    if (then == 0)
+        return NULL;
+    if (then <= view->now_usec)
+        return "now";
+    (void)time_format_span(span, (then - view->now_usec) / SECOND * SECOND);
+    (void)snprintf(buf, TIME_SPAN_MAX, "in %.*s", (int)(TIME_SPAN_MAX - 4), span);
+    return buf;
+}
+
+/* "1f2e3d4c5b6a" of "sha256:1f2e3d4c5b6a…". */
+static const char *short_digest(const char *digest, char buf[static DIGEST_DIGITS + 1])
+{
+    const char *hex = digest ? startswith(digest, "sha256:") : NULL;
+
+    if (!hex)
+        return digest;
+    (void)snprintf(buf, DIGEST_DIGITS + 1, "%s", hex);
+    return buf;
+}
+
+/* ---- Lines ---- */
+
+static int add_heading(Buf *ret, const View *view, const char *heading)
+{
+    size_t width = text_width(heading);
+    int r;
+
+    r = render_coloured(ret, view, COLOUR_BOLD, heading);
+    return r < 0 ? r : buf_printf(ret, "%*s", width < INDENT ? (int)(INDENT - width) : 1, "");
+}
+
+static int add_indent(Buf *ret)
+{
+    return buf_printf(ret, "%*s", INDENT, "");
+}
+
+/* "Heading     words of a sentence": an empty heading continues the paragraph above. */
+static int add_line(Buf *ret, const View *view, const char *heading, Colour colour,
+                    const char *format, ...) printf_like(5, 6);
+static int add_line(Buf *ret, const View *view, const char *heading, Colour colour,
+                    const char *format, ...)
+{
+    auto_free char *text = NULL;
+    va_list args;
+    int n, r;
+
+    va_start(args, format);
+    n = vasprintf(&text, format, args);
+    va_end(args);
+    if (n < 0) {
+        text = NULL;
+        return -ENOMEM;
+    }
+    r = *heading ? add_heading(ret, view, heading) : add_indent(ret);
+    return r < 0 ? r : render_wrapped(ret, view, INDENT, colour, text);
+}
+
+/* A list under its own headings; nothing when it is empty. */
+static int add_table(Buf *ret, const View *view, const Table *table, size_t n_rows)
+{
+    int r;
+
+    if (n_rows == 0)
+        return 0;
+    r = buf_add_char(ret, '\n');
+    return r < 0 ? r : table_render(table, view, 0, ret);
+}
+
+/* ---- What is wrong ---- */
+
+typedef struct Trouble {
+    Buf *ret;
+    const View *view;
+    size_t count;
+} Trouble;
+
+static int add_trouble(Trouble *t, const char *what, const json_t *item)
+{
+    const char *message = json_str(item, "message"), *remedy = json_str(item, "remedy");
+    auto_free char *text = NULL;
+    int r;
+
+    if (!message)
+        return 0;
+    t->count++;
+    /* Some messages begin with the name already. */
+    text = startswith(message, what) ? strdup(message) : str_printf("%s: %s", what, message);
+    if (!text)
+        return -ENOMEM;
+    r = buf_add_str(t->ret, t->count == 1 ? "\n  ! " : "  ! ");
+    if (r >= 0)
+        r = render_wrapped(t->ret, t->view, 4, COLOUR_BAD, text);
+    if (r < 0 || !remedy)
+        return r;
+    r = buf_add_str(t->ret, "    remedy: ");
+    return r < 0 ? r : render_wrapped(t->ret, t->view, 12, COLOUR_NONE, remedy);
+}
+
+/* Every item of a list, called "kind name". */
+static int add_list_trouble(Trouble *t, const char *kind, const char *name_key, const json_t *list)
+{
+    const json_t *item;
+    size_t i;
+    int r;
+
+    json_array_foreach (list, i, item) {
+        auto_free char *what =
+            str_printf("%s %s", text_of(item, "kind", kind), text_of(item, name_key, "?"));
+
+        r = what ? add_trouble(t, what, item) : -ENOMEM;
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* The faults of a plan that was refused: a person has to read them all. */
+static int add_refusal(Trouble *t, const json_t *refused)
+{
+    const json_t *errors = json_object_get(refused, "errors"), *one;
+    char when[TIME_SPAN_MAX];
+    size_t i;
+    int r;
+
+    if (!json_is_object(refused))
+        return 0;
+    t->count++;
+    r = buf_printf(t->ret, "%s  ! plan: refused %s; the one before stays in force\n",
+                   t->count == 1 ? "\n" : "", ago(refused, "at", t->view, when));
+    if (r < 0)
+        return r;
+    json_array_foreach (errors, i, one) {
+        r = buf_add_str(t->ret, "    ");
+        if (r >= 0)
+            r = render_wrapped(t->ret, t->view, 6, COLOUR_BAD,
+                               json_is_string(one) ? json_string_value(one) : "?");
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int add_troubles(Buf *ret, const View *view, const json_t *status)
+{
+    const json_t *crawler = json_object_get(status, "crawler");
+    const json_t *plan = json_object_get(status, "plan");
+    Trouble t = {.ret = ret, .view = view};
+    const struct {
+        const char *what;
+        const json_t *item;
+    } ones[] = {
+        {"vm", json_object_get(status, "vm")},
+        {"plan", json_is_object(json_object_get(plan, "refused")) ? NULL : plan},
+        {"images", json_object_get(status, "images")},
+        {"crawler", crawler},
+        {"delivery", json_object_get(crawler, "delivery")},
+    };
+    const struct {
+        const char *kind, *name_key;
+        const json_t *list;
+    } lists[] = {
+        {"container", "name", json_object_get(status, "containers")},
+        {"secret", "name", json_object_get(status, "secrets")},
+        {"item", "name", json_object_get(status, "resources")},
+        {"job", "name", json_object_get(crawler, "jobs")},
+        {"host", "host", json_object_get(crawler, "hosts")},
+    };
+    int r;
+
+    r = add_refusal(&t, json_object_get(plan, "refused"));
+    for (size_t i = 0; r >= 0 && i < ELEMENTS(ones); i++)
+        r = add_trouble(&t, ones[i].what, ones[i].item);
+    for (size_t i = 0; r >= 0 && i < ELEMENTS(lists); i++)
+        r = add_list_trouble(&t, lists[i].kind, lists[i].name_key, lists[i].list);
+    return r;
+}
+
+/* ---- The parts ---- */
+
+static int add_title(Buf *ret, const View *view, const json_t *status)
+{
+    const json_t *vm = json_object_get(status, "vm");
+    const char *state = text_of(status, "state", "unknown");
+    bool reachable = !json_is_false(json_object_get(status, "reachable"));
+    auto_free char *name = text_fit(text_of(vm, "name", "this machine"), 40, false);
+    char when[TIME_SPAN_MAX];
+    int r;
+
+    if (!name)
+        return -ENOMEM;
+    r = render_coloured(ret, view, COLOUR_BOLD, name);
+    if (r >= 0)
+        r = buf_add_str(ret, reachable ? " is " : " was ");
+    if (r >= 0)
+        r = render_coloured(ret, view, colour_of_state(state), state);
+    if (r >= 0 && !reachable)
+        r = buf_printf(ret, " %s", ago(status, "at", view, when));
+    if (r >= 0)
+        r = buf_add_char(ret, '\n');
+    if (r < 0 || !json_is_false(json_object_get(status, "ready")) ||
+        !json_str(status, "ready_reason"))
+        return r;
+
+    r = buf_add_str(ret, "not ready: ");
+    return r < 0 ? r : render_wrapped(ret, view, 11, COLOUR_BUSY, json_str(status, "ready_reason"));
+}
+
+/* Pieces that are there, with commas between. */
+static int join_pieces(const char *const *pieces, size_t n, char **ret)
+{
+    auto_(strv_freep) char **present = NULL;
+
+    for (size_t i = 0; i < n; i++)
+        if (pieces[i] && strv_push(&present, pieces[i]) < 0)
+            return -ENOMEM;
+    *ret = str_join((const char *const *)present, ", ");
+    return *ret ? 0 : -ENOMEM;
+}
+
+static int add_vm(Buf *ret, const View *view, const json_t *status)
+{
+    const json_t *vm = json_object_get(status, "vm");
+    const char *const pieces[] = {
+        json_str(vm, "cloud"),
+        json_str(vm, "zone"),
+        json_str(vm, "machine_type"),
+        json_is_true(json_object_get(vm, "spot")) ? "Spot" : NULL,
+        json_str(vm, "project"),
+        json_is_true(json_object_get(vm, "preempted")) ? "PREEMPTED" : NULL,
+    };
+    auto_free char *text = NULL;
+    char up[TIME_SPAN_MAX];
+    int r;
+
+    r = join_pieces(pieces, ELEMENTS(pieces), &text);
+    if (r < 0)
+        return r;
+    r = add_line(ret, view, "VM", COLOUR_NONE, "%s", *text ? text : "unknown");
+    if (r < 0)
+        return r;
+    return add_line(ret, view, "Agent", COLOUR_NONE, "%s, started %s",
+                    text_of(status, "version", "?"), ago(status, "started_at", view, up));
+}
+
+static int add_plan(Buf *ret, const View *view, const json_t *status)
+{
+    const json_t *plan = json_object_get(status, "plan");
+    char when[TIME_SPAN_MAX];
+    int r;
+
+    if (count_of(plan, "generation") == 0)
+        return add_line(ret, view, "Plan", COLOUR_BUSY, "none yet");
+    r = add_line(ret, view, "Plan", COLOUR_NONE, "generation %" PRIu64 ", %s, accepted %s",
+                 count_of(plan, "generation"), text_of(plan, "outcome", "?"),
+                 ago(plan, "accepted_at", view, when));
+    if (r < 0 || !json_str(plan, "source"))
+        return r;
+    return add_line(ret, view, "", COLOUR_NONE, "from %s", json_str(plan, "source"));
+}
+
+static int add_images(Buf *ret, const View *view, const json_t *status)
+{
+    const json_t *images = json_object_get(status, "images");
+    char freed[PARSE_TEXT_MAX], when[TIME_SPAN_MAX];
+    uint64_t used;
+
+    if (!number_of(images, "disk_used_percent", &used))
+        return 0;
+    return add_line(ret, view, "Images", COLOUR_NONE,
+                    "disk %" PRIu64 " %% used, %" PRIu64 " removed (%s), last cleanup %s", used,
+                    count_of(images, "removed"),
+                    format_size_human(freed, count_of(images, "freed_bytes")),
+                    ago(images, "last_run_at", view, when));
+}
+
+static int add_resources(Buf *ret, const View *view, const json_t *status)
+{
+    static const Column columns[] = {
+        {"ITEM", COLUMN_SHRINK | COLUMN_KEEP_END}, {"STATE", COLUMN_STATE}, {"SINCE", 0}};
+    const json_t *list = json_object_get(status, "resources"), *item;
+    auto_(table_freep) Table *table = NULL;
+    size_t i, rows = 0, hidden = 0;
+    int r;
+
+    r = table_new(columns, ELEMENTS(columns), &table);
+    if (r < 0)
+        return r;
+    json_array_foreach (list, i, item) {
+        const char *state = text_of(item, "state", "?");
+        auto_free char *name = NULL;
+        char when[TIME_SPAN_MAX];
+
+        if (streq(state, "ok") && rows >= ALL_OK_MAX) {
+            hidden++;
+            continue;
+        }
+        name = str_printf("%s %s", text_of(item, "kind", "?"), text_of(item, "name", ""));
+        r = name ? table_add(table, (const char *const[]){name, state, since(item, view, when)})
+                 : -ENOMEM;
+        if (r < 0)
+            return r;
+        rows++;
+    }
+    r = add_table(ret, view, table, rows);
+    return r < 0 || hidden == 0 ? r : buf_printf(ret, "and %zu more, all ok\n", hidden);
+}
+
+static int add_secrets(Buf *ret, const View *view, const json_t *status)
+{
+    static const Column columns[] = {
+        {"SECRET", COLUMN_SHRINK}, {"VERSION", 0}, {"STATE", COLUMN_STATE}, {"FETCHED", 0}};
+    const json_t *list = json_object_get(status, "secrets"), *item;
+    auto_(table_freep) Table *table = NULL;
+    char when[TIME_SPAN_MAX];
+    size_t i;
+    int r;
+
+    r = table_new(columns, ELEMENTS(columns), &table);
+    if (r < 0)
+        return r;
+    json_array_foreach (list, i, item) {
+        r = table_add(table, (const char *const[]){
+                                 json_str(item, "name"), json_str(item, "version"),
+                                 json_str(item, "state"), ago(item, "fetched_at", view, when)});
+        if (r < 0)
+            return r;
+    }
+    return add_table(ret, view, table, json_array_size(list));
+}
+
+/* "healthy", or "stopped" where something ought to run. */
+static const char *health_text(const json_t *container)
+{
+    const char *state = text_of(container, "state", "");
+
+    if (json_is_true(json_object_get(container, "running")))
+        return text_of(container, "health", "none");
+    return streq(state, "settled") || streq(state, "committed") ? "stopped" : "-";
+}
+
+static int add_progress(Buf *ret, const View *view, const char *name, const json_t *progress)
+{
+    char done_text[PARSE_TEXT_MAX], total_text[PARSE_TEXT_MAX];
+    uint64_t done = count_of(progress, "done_bytes"), total;
+
+    if (!json_is_object(progress))
+        return 0;
+    (void)format_size_human(done_text, done);
+    if (!number_of(progress, "total_bytes", &total) || total == 0)
+        return add_line(ret, view, "", COLOUR_BUSY, "%s: %s, %s so far", name,
+                        text_of(progress, "phase", "at work"), done_text);
+    return add_line(ret, view, "", COLOUR_BUSY, "%s: %s, %s of %s (%u %%)", name,
+                    text_of(progress, "phase", "at work"), done_text,
+                    format_size_human(total_text, total),
+                    (unsigned)(MIN_OF(done, total) * 100 / total));
+}
+
+/* What the table has no column for, where there is something to say. */
+static int add_container_notes(Buf *ret, const View *view, const json_t *container)
+{
+    const json_t *quarantined = json_object_get(container, "quarantined"), *one;
+    const char *name = text_of(container, "name", "?");
+    uint64_t number;
+    size_t i;
+    int r;
+
+    r = add_progress(ret, view, name, json_object_get(container, "progress"));
+    if (r >= 0 && count_of(container, "restarts") > 0)
+        r = add_line(ret, view, "", COLOUR_BUSY, "%s: %" PRIu64 " restarts", name,
+                     count_of(container, "restarts"));
+    if (r >= 0 && number_of(container, "exit_status", &number))
+        r = add_line(ret, view, "", COLOUR_NONE, "%s: ended with status %" PRIu64, name, number);
+    json_array_foreach (quarantined, i, one) {
+        char digest[DIGEST_DIGITS + 1];
+
+        if (r < 0)
+            break;
+        r = add_line(ret, view, "", COLOUR_BUSY, "%s: %s is quarantined: %s", name,
+                     short_digest(text_of(one, "digest", "?"), digest),
+                     text_of(one, "reason", "?"));
+    }
+    return r;
+}
+
+static int add_containers(Buf *ret, const View *view, const json_t *status)
+{
+    static const Column columns[] = {{"CONTAINER", COLUMN_SHRINK},
+                                     {"IMAGE", COLUMN_SHRINK | COLUMN_KEEP_END},
+                                     {"DIGEST", 0},
+                                     {"STATE", COLUMN_STATE},
+                                     {"HEALTH", COLUMN_STATE},
+                                     {"SINCE", 0}};
+    const json_t *list = json_object_get(status, "containers"), *item;
+    auto_(table_freep) Table *table = NULL;
+    char when[TIME_SPAN_MAX], digest[DIGEST_DIGITS + 1];
+    size_t i;
+    int r;
+
+    r = table_new(columns, ELEMENTS(columns), &table);
+    if (r < 0)
+        return r;
+    json_array_foreach (list, i, item) {
+        r = table_add(table, (const char *const[]){json_str(item, "name"), json_str(item, "image"),
+                                                   short_digest(json_str(item, "digest"), digest),
+                                                   json_str(item, "state"), health_text(item),
+                                                   since(item, view, when)});
+        if (r < 0)
+            return r;
+    }
+    r = add_table(ret, view, table, json_array_size(list));
+    json_array_foreach (list, i, item) {
+        if (r < 0)
+            break;
+        r = add_container_notes(ret, view, item);
+    }
+    return r;
+}
+
+static int add_jobs(Buf *ret, const View *view, const json_t *crawler)
+{
+    static const Column columns[] = {{"JOB", COLUMN_SHRINK},
+                                     {"RECIPE", COLUMN_SHRINK},
+                                     {"STATE", COLUMN_STATE},
+                                     {"ROWS", COLUMN_RIGHT},
+                                     {"LAST", 0},
+                                     {"NEXT", 0}};
+    const json_t *list = json_object_get(crawler, "jobs"), *item;
+    char rows[NUMBER_TEXT_MAX], last[TIME_SPAN_MAX], next[TIME_SPAN_MAX];
+    auto_(table_freep) Table *table = NULL;
+    size_t i;
+    int r;
+
+    r = table_new(columns, ELEMENTS(columns), &table);
+    if (r < 0)
+        return r;
+    json_array_foreach (list, i, item) {
+        r = table_add(table, (const char *const[]){json_str(item, "name"), json_str(item, "recipe"),
+                                                   json_str(item, "state"),
+                                                   number_text(item, "rows", rows),
+                                                   ago(item, "last_fetch_at", view, last),
+                                                   until(item, "next_fetch_at", view, next)});
+        if (r < 0)
+            return r;
+    }
+    return add_table(ret, view, table, json_array_size(list));
+}
+
+static int add_crawler(Buf *ret, const View *view, const json_t *status)
+{
+    const json_t *crawler = json_object_get(status, "crawler");
+    const json_t *spool = json_object_get(crawler, "spool");
+    const json_t *delivery = json_object_get(crawler, "delivery");
+    char number[NUMBER_TEXT_MAX], dead[NUMBER_TEXT_MAX], when[TIME_SPAN_MAX];
+    char bytes[PARSE_TEXT_MAX], max_bytes[PARSE_TEXT_MAX];
+    int r;
+
+    r = buf_add_char(ret, '\n');
+    if (r < 0)
+        return r;
+    if (!json_is_object(crawler))
+        return add_line(ret, view, "Crawler", COLOUR_DIM, "does not run");
+
+    r = add_line(ret, view, "Crawler", COLOUR_NONE, "%s, %s rows delivered to %s, last %s",
+                 text_of(crawler, "state", "?"), number_text(delivery, "rows_delivered", number),
+                 text_of(delivery, "sink", "nowhere"),
+                 ago(delivery, "last_delivery_at", view, when));
+    if (r < 0)
+        return r;
+    (void)format_size_human(bytes, count_of(spool, "bytes"));
+    (void)format_size_human(max_bytes, count_of(spool, "max_bytes"));
+    if (time_of(spool, "oldest_at") > 0)
+        r = add_line(ret, view, "", COLOUR_NONE, "backlog %s rows, %s of %s, oldest %s",
+                     number_text(spool, "rows", number), bytes, max_bytes,
+                     ago(spool, "oldest_at", view, when));
+    else
+        r = add_line(ret, view, "", COLOUR_NONE, "backlog %s rows, %s of %s",
+                     number_text(spool, "rows", number), bytes, max_bytes);
+    if (r >= 0)
+        r = add_line(ret, view, "", COLOUR_NONE, "batches open: %" PRIu64 ", dead letters: %s",
+                     count_of(delivery, "batches_open"),
+                     number_text(delivery, "dead_letters", dead));
+    return r < 0 ? r : add_jobs(ret, view, crawler);
+}
+
+static int add_events(Buf *ret, const View *view, const json_t *status)
+{
+    const json_t *list = json_object_get(status, "events"), *item;
+    size_t i;
+    int r;
+
+    if (json_array_size(list) == 0)
+        return 0;
+    r = buf_add_char(ret, '\n');
+    json_array_foreach (list, i, item) {
+        char when[TIME_SPAN_MAX];
+
+        if (r < 0 || i >= EVENTS_MAX)
+            break;
+        r = add_line(ret, view, ago(item, "at", view, when), COLOUR_NONE, "%s",
+                     text_of(item, "text", text_of(item, "event", "?")));
+    }
+    return r;
+}
+
+/* ---- The page ---- */
+
+bool status_is_well(const json_t *status)
+{
+    const char *crawler = json_str(json_object_get(status, "crawler"), "state");
+
+    return streq(text_of(status, "state", ""), "well") &&
+           !(crawler && (streq(crawler, "degraded") || streq(crawler, "paused")));
+}
+
+int status_view(const json_t *status, const View *view, Buf *ret)
+{
+    static int (*const parts[])(Buf * ret, const View *view, const json_t *status) = {
+        add_title,      add_troubles,  NULL,        add_vm,      add_plan,   add_images,
+        add_containers, add_resources, add_secrets, add_crawler, add_events,
+    };
+
+    assert(status && view && ret);
+
+    if (!json_str(status, "kind"))
+        return add_crawler(ret, view, status);
+    for (size_t i = 0; i < ELEMENTS(parts); i++) {
+        int r = parts[i] ? parts[i](ret, view, status) : buf_add_char(ret, '\n');
+
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
