@@ -182,8 +182,7 @@ static void look_for_baked_secrets(Container *c, const EngineImage *image)
 {
     const PlanContainer *plan = container_want_plan(c, NULL);
 
-    PLAN_FOREACH(PlanEnv, env, plan->env)
-    {
+    PLAN_FOREACH (PlanEnv, env, plan->env) {
         if (!env->value.secret)
             continue;
         for (size_t i = 0; image->env && image->env[i]; i++) {

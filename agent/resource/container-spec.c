@@ -56,8 +56,7 @@ static int add_environment(Build *build, Container *c, const PlanContainer *plan
     build->values = calloc(plan->env.n + 1, sizeof(*build->values));
     if (!build->env || !build->values)
         return error_oom(err);
-    PLAN_FOREACH(PlanEnv, env, plan->env)
-    {
+    PLAN_FOREACH (PlanEnv, env, plan->env) {
         EnginePair *pair = &build->env[build->spec.n_env];
 
         pair->name = env->name;
@@ -91,8 +90,8 @@ static int add_labels(Build *build, Container *c, const PlanContainer *plan, Err
     build->labels = calloc(plan->labels.n + 2, sizeof(*build->labels));
     if (!build->labels)
         return error_oom(err);
-    PLAN_FOREACH(PlanLabel, label, plan->labels)
-    build->labels[n++] = (EnginePair){label->name, label->value};
+    PLAN_FOREACH (PlanLabel, label, plan->labels)
+        build->labels[n++] = (EnginePair){label->name, label->value};
     build->labels[n++] = (EnginePair){LABEL_CONTAINER, plan->name};
     build->labels[n++] = (EnginePair){LABEL_RELEASE, c->want->id};
     build->spec.labels = build->labels;
@@ -146,8 +145,7 @@ static int add_mounts(Build *build, Container *c, const PlanContainer *plan, Err
                           .target = volume->target,
                           .read_only = volume->read_only};
     }
-    PLAN_FOREACH(PlanSecretFile, file, plan->secret_files)
-    {
+    PLAN_FOREACH (PlanSecretFile, file, plan->secret_files) {
         auto_free char *path = NULL;
 
         r = secret_store_publish(c->resource->context->secrets, plan->name, c->want->id,
@@ -183,9 +181,9 @@ static int add_limits(Build *build, const PlanContainer *plan, Error *err)
         build->n_plan_tmpfs++;
         build->tmpfs[i] = (EngineTmpfs){build->plan_tmpfs[i].path, build->plan_tmpfs[i].size_bytes};
     }
-    PLAN_FOREACH(PlanUlimit, limit, plan->ulimits)
-    build->ulimits[build->spec.n_ulimits++] =
-        (EngineUlimit){limit->name, limit->value, limit->value};
+    PLAN_FOREACH (PlanUlimit, limit, plan->ulimits)
+        build->ulimits[build->spec.n_ulimits++] =
+            (EngineUlimit){limit->name, limit->value, limit->value};
     build->spec.tmpfs = build->tmpfs;
     build->spec.n_tmpfs = n;
     build->spec.ulimits = build->ulimits;
@@ -257,8 +255,7 @@ int container_publish_secrets(Container *c, const PlanContainer *plan, const Rel
 {
     int r;
 
-    PLAN_FOREACH(PlanSecretFile, file, plan->secret_files)
-    {
+    PLAN_FOREACH (PlanSecretFile, file, plan->secret_files) {
         const char *version = json_str(release->secrets, file->secret);
         auto_free char *path = NULL;
 

@@ -309,8 +309,7 @@ static int container_declare(ResourceContext *context, const Plan *plan, Error *
 {
     int r;
 
-    PLAN_FOREACH(PlanContainer, container, plan->containers)
-    {
+    PLAN_FOREACH (PlanContainer, container, plan->containers) {
         r = declare_one(context, container, err);
         if (r < 0)
             return r;

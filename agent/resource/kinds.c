@@ -2,8 +2,10 @@
 /* The kinds of resources, in stage order: one row to add one. */
 #include "agent/resource/container.h"
 #include "agent/resource/resource.h"
+#include "agent/resource/secret.h"
 
 const ResourceOps *const resource_kinds[] = {
+    &resource_secret,
     &resource_container,
     NULL,
 };

@@ -49,6 +49,7 @@ const char *resource_state_name(ResourceState state);
 typedef struct ResourceOps {
     const char *kind; /* "timezone", "swap", "file": in status, state and logs; never renamed */
     ResourceStage stage;
+    bool ordered; /* one after the other, in plan order, not side by side: scripts */
 
     /* Creates the resources of this kind that the plan declares, by resource_add(). */
     int (*declare)(ResourceContext *context, const Plan *plan, Error *err);
@@ -103,6 +104,9 @@ typedef struct ResourceHost {
     void (*event)(LogLevel level, const char *event, const char *const *fields, const char *text,
                   void *userdata);
     int (*add)(Resource *resource, void *userdata); /* takes it */
+    /* A secret has another good version: whoever uses it is looked at after the stage of secrets.
+     */
+    void (*secret_changed)(Resource *secret, void *userdata);
     void (*poweroff)(const char *reason, void *userdata);
 } ResourceHost;
 

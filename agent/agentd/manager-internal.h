@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef AGENT_AGENTD_MANAGER_INTERNAL_H
+#define AGENT_AGENTD_MANAGER_INTERNAL_H
+
+/* Shared by manager.c (life), manager-plan.c (which plan is in force), manager-drain.c (going
+ * down), status.c and bus.c. */
+
+#include "agent/agentd/manager.h"
+#include "agent/agentd/reconcile.h"
+#include "agent/agentd/state.h"
+#include "agent/io/bus.h"
+#include "agent/io/loop.h"
+#include "agent/resource/resource.h"
+#include "agent/resource/secrets.h"
+
+#define STATUS_DELAY_USEC (500 * MSEC) /* changes gather before they are written and published */
+#define DRAIN_BUDGET_USEC                                                                          \
+    (18 * SECOND) /* of the 30 s that a preempted machine has, after what systemd needs */
+#define DRAIN_NOTICE_USEC                                                                          \
+    (25 * SECOND) /* after a notice: the machine is told to stop at the same time, or 90 s later   \
+                   */
+
+struct Manager {
+    sd_event *event;
+    const DaemonOptions *options;
+    HttpClient *http;
+    Cloud *cloud;
+    Engine *engine;
+    EngineEvents *engine_events;
+    State state;
+    ResourceContext context;
+    SecretStore *secrets;
+    Reconciler *reconciler;
+    sd_bus *bus;
+
+    CloudOp *watch;
+    Child *crawl_check; /* crawlerd validate, for the candidate */
+    Generation candidate;
+    Plan *candidate_plan;
+
+    Generation generation; /* in force */
+    char *refused_sha256;  /* of the plan that was refused last: it is not judged again */
+    bool plan_removed;
+    bool plan_applied;
+
+    Timer *status, *drain;
+    uint64_t started_at; /* wall clock */
+    bool preempted;
+    CloudMaintenance maintenance;
+    bool stopping, draining, exit_when_drained, powering_off;
+    Error metadata_trouble, engine_trouble;
+    const char *shown_state; /* the one last told: "well", "degraded" */
+};
+
+/* manager.c */
+void manager_event(Manager *m, LogLevel level, const char *event, const char *const *fields,
+                   const char *format, ...) printf_like(5, 6);
+void manager_changed(Manager *m);
+
+/* manager-plan.c */
+void manager_take_snapshot_plan(Manager *m, const CloudSnapshot *snapshot);
+int manager_resume_plan(Manager *m, Error *err) must_check;
+
+/* manager-drain.c */
+void manager_begin_drain(Manager *m, const char *why, uint64_t budget_usec, bool exit_after);
+void manager_drain_progress(Manager *m);
+void manager_power_off(Manager *m, const char *reason);
+bool machine_is_going_down(sd_bus *bus);
+
+/* status.c */
+bool manager_is_ready(const Manager *m, char **ret_reason);
+
+/* bus.c */
+int manager_serve_bus(Manager *m, Error *err) must_check;
+void manager_emit_changed(Manager *m);
+
+#endif

@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which plan is in force: a new document is read, judged whole (its crawl part by crawlerd),
+ * recorded as a generation, and only then applied. A document that is wrong changes nothing but
+ * status; one that is gone neither. */
+#include <errno.h>
+#include <sys/wait.h>
+
+#include "agent/agentd/manager-internal.h"
+#include "agent/base/str.h"
+#include "agent/base/time.h"
+#include "agent/io/json.h"
+
+#define CRAWLERD_NAME          "crawlerd"
+#define CRAWL_CHECK_TIMEOUT    (10 * SECOND)
+#define CRAWL_CHECK_OUTPUT_MAX (256U << 10)
+
+/* --- Refused --------------------------------------------------------------------------------- */
+
+static json_t *errors_to_json(const FieldErrors *errors)
+{
+    json_auto_t *list = json_array();
+
+    for (size_t i = 0; list && i < errors->n; i++) {
+        const FieldError *e = &errors->items[i];
+        auto_free char *text = str_printf("%s%s%s", e->path ? e->path : "",
+                                          e->path && *e->path ? ": " : "", e->message);
+
+        if (!text || json_array_append_new(list, json_string(text)) < 0)
+            return NULL;
+    }
+    return take_ptr(list);
+}
+
+static void refuse(Manager *m, const char *sha256, json_t *errors)
+{
+    const char *first = json_string_value(json_array_get(errors, 0));
+    size_t n = json_array_size(errors);
+    auto_error Error err = {0};
+
+    if (str_set(&m->refused_sha256, sha256) < 0 ||
+        state_refuse(&m->state, sha256, errors, &err) < 0)
+        log_failure(LOG_LEVEL_WARNING, NULL, &err, "the refusal is in the journal only");
+    manager_event(m, LOG_LEVEL_ERROR, "plan-refused", NULL,
+                  "plan %.12s was refused: %s%s; generation %ju stays in force (agentctl plan show "
+                  "lists all)",
+                  sha256, first ? first : "it is wrong", n > 1 ? " (and other faults)" : "",
+                  (uintmax_t)m->generation.number);
+}
+
+static void refuse_with(Manager *m, const char *sha256, const FieldErrors *errors)
+{
+    json_auto_t *list = errors_to_json(errors);
+
+    if (list)
+        refuse(m, sha256, list);
+}
+
+static void refuse_text(Manager *m, const char *sha256, const char *text)
+{
+    json_auto_t *list = json_pack("[s]", text);
+
+    if (list)
+        refuse(m, sha256, list);
+}
+
+/* --- In force -------------------------------------------------------------------------------- */
+
+static int use_endpoints(Manager *m, const Plan *plan, Error *err)
+{
+    auto_free HttpEndpoint *endpoints = calloc(plan->endpoints.n + 1, sizeof(*endpoints));
+    size_t n = 0;
+
+    if (!endpoints)
+        return error_oom(err);
+    PLAN_FOREACH (PlanEndpoint, endpoint, plan->endpoints)
+        endpoints[n++] = (HttpEndpoint){endpoint->host, endpoint->base_url};
+    return http_client_set_endpoints(m->http, endpoints, n, err);
+}
+
+/* Takes m->candidate and its plan. Recorded first: a kill from here on comes up with the new one.
+ */
+static void accept_candidate(Manager *m)
+{
+    auto_error Error err = {0};
+    int r;
+
+    r = use_endpoints(m, m->candidate_plan, &err);
+    if (r < 0) {
+        refuse_text(m, m->candidate.sha256, error_text(&err));
+        return;
+    }
+    r = state_generation_add(&m->state, &m->candidate, &err);
+    if (r >= 0)
+        r = state_refusal_clear(&m->state, &err);
+    if (r >= 0)
+        r = reconciler_set_plan(m->reconciler, m->candidate_plan, m->candidate.number, &err);
+    if (r < 0) {
+        log_failure(LOG_LEVEL_ERROR, NULL, &err,
+                    "the new plan waits; the former one stays in force");
+        return;
+    }
+    m->candidate_plan = NULL; /* the reconciler's now */
+    generation_done(&m->generation);
+    m->generation = m->candidate;
+    m->candidate = (Generation){0};
+    free(m->refused_sha256);
+    m->refused_sha256 = NULL;
+    m->plan_applied = false;
+    manager_event(m, LOG_LEVEL_NOTICE, "plan-accepted", NULL, "generation %ju from %s (%.12s)",
+                  (uintmax_t)m->generation.number, m->generation.source, m->generation.sha256);
+}
+
+/* --- The crawl part ----------------------------------------------------------------------------
+ */
+
+static void on_crawl_checked(int status, bool timed_out, const Buf *output, void *userdata)
+{
+    Manager *m = userdata;
+    json_auto_t *reply = NULL, *list = json_array();
+    json_t *errors, *item;
+    size_t i;
+
+    m->crawl_check = child_free(m->crawl_check);
+    if (!timed_out && WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+        accept_candidate(m);
+        return;
+    }
+    if (!timed_out && WIFEXITED(status) && WEXITSTATUS(status) == 127) {
+        manager_event(m, LOG_LEVEL_WARNING, "resource-failed", NULL,
+                      CRAWLERD_NAME
+                      " is not installed: the crawl part of the plan was not checked");
+        accept_candidate(m);
+        return;
+    }
+    (void)json_parse_quiet(output->data ? output->data : "", output->size, &reply);
+    errors = reply ? json_object_get(reply, "errors") : NULL;
+    json_array_foreach (errors, i, item) {
+        const char *path = json_str(item, "path"), *message = json_str(item, "message");
+        auto_free char *text = str_printf("crawl%s%s: %s", path && *path && *path != '[' ? "." : "",
+                                          path ? path : "", message ? message : "wrong");
+
+        if (!text || json_array_append_new(list, json_string(text)) < 0)
+            return;
+    }
+    if (json_array_size(list) == 0)
+        (void)json_array_append_new(
+            list, json_string(timed_out ? "crawl: " CRAWLERD_NAME " validate did not end in time"
+                                        : "crawl: " CRAWLERD_NAME
+                                          " validate refused it without a reason"));
+    refuse(m, m->candidate.sha256, list);
+}
+
+static int check_crawl(Manager *m, Error *err)
+{
+    auto_free char *text = json_text(m->candidate_plan->crawl, false);
+    auto_free char *beside = NULL;
+    const char *argv[] = {CRAWLERD_NAME, "validate", "--json", NULL};
+    ChildSpec spec = {
+        .argv = argv, .timeout_usec = CRAWL_CHECK_TIMEOUT, .max_output = CRAWL_CHECK_OUTPUT_MAX};
+
+    if (!text)
+        return error_oom(err);
+    beside = daemon_sibling(CRAWLERD_NAME);
+    if (beside)
+        argv[0] = beside;
+    spec.input = text;
+    spec.input_size = strlen(text);
+    return child_spawn(m->event, &spec, on_crawl_checked, m, &m->crawl_check, err);
+}
+
+/* --- A document ------------------------------------------------------------------------------- */
+
+static void judge(Manager *m, const char *text, size_t size, const char *sha256, const char *source,
+                  bool is_replaced)
+{
+    auto_field_errors FieldErrors errors = {0};
+    auto_error Error err = {0};
+    int r;
+
+    m->crawl_check = child_free(m->crawl_check);
+    m->candidate_plan = plan_free(m->candidate_plan);
+    generation_done(&m->candidate);
+    r = plan_parse(text, size, &m->candidate_plan, &errors);
+    if (r >= 0)
+        r = plan_check_identity(m->candidate_plan, is_replaced, &errors);
+    if (r < 0) {
+        refuse_with(m, sha256, &errors);
+        return;
+    }
+    m->candidate = (Generation){
+        .sha256 = strdup(sha256), .document = strndup(text, size), .source = strdup(source)};
+    if (!m->candidate.sha256 || !m->candidate.document || !m->candidate.source)
+        return;
+    if (!m->candidate_plan->crawl) {
+        accept_candidate(m);
+        return;
+    }
+    if (check_crawl(m, &err) < 0) {
+        log_failure(LOG_LEVEL_WARNING, NULL, &err, "the crawl part of the plan was not checked");
+        accept_candidate(m);
+    }
+}
+
+void manager_take_snapshot_plan(Manager *m, const CloudSnapshot *snapshot)
+{
+    auto_error Error err = {0};
+    char sha256[SHA256_HEX_MAX];
+
+    if (!snapshot->plan) {
+        if (m->generation.number > 0 && !m->plan_removed)
+            manager_event(m, LOG_LEVEL_WARNING, "plan-removed", NULL,
+                          "%s is gone; generation %ju stays in force", snapshot->plan_where,
+                          (uintmax_t)m->generation.number);
+        m->plan_removed = true;
+        return;
+    }
+    m->plan_removed = false;
+    if (plan_hash(snapshot->plan, snapshot->plan_size, sha256) < 0)
+        return;
+    if (m->generation.sha256 && streq(m->generation.sha256, sha256)) {
+        /* Back to what is in force: a candidate that was being judged is no longer wanted. */
+        m->crawl_check = child_free(m->crawl_check);
+        if (m->refused_sha256) {
+            free(m->refused_sha256);
+            m->refused_sha256 = NULL;
+            if (state_refusal_clear(&m->state, &err) < 0)
+                log_failure(LOG_LEVEL_WARNING, NULL, &err, "ignoring");
+        }
+        return;
+    }
+    if (streq_ptr(m->refused_sha256, sha256) ||
+        (m->candidate.sha256 && m->crawl_check && streq(m->candidate.sha256, sha256)))
+        return;
+    judge(m, snapshot->plan, snapshot->plan_size, sha256, snapshot->plan_where,
+          !str_is_empty(snapshot->identity->group));
+}
+
+/* At start: the last accepted plan, before anybody is asked. */
+int manager_resume_plan(Manager *m, Error *err)
+{
+    auto_field_errors FieldErrors errors = {0};
+    auto_(plan_freep) Plan *plan = NULL;
+    json_auto_t *refusal = state_refusal(&m->state);
+    int r;
+
+    if (refusal && json_str(refusal, "sha256"))
+        m->refused_sha256 = strdup(json_str(refusal, "sha256"));
+    r = state_generation_last(&m->state, &m->generation, err);
+    if (r <= 0)
+        return r;
+    r = plan_parse(m->generation.document, strlen(m->generation.document), &plan, &errors);
+    if (r < 0) {
+        /* An upgrade may refuse what its predecessor took: what runs goes on, and a person is told.
+         */
+        refuse_with(m, m->generation.sha256, &errors);
+        generation_done(&m->generation);
+        return 0;
+    }
+    r = use_endpoints(m, plan, err);
+    if (r < 0)
+        return r;
+    m->plan_applied = m->generation.applied_at > 0;
+    r = reconciler_set_plan(m->reconciler, plan, m->generation.number, err);
+    if (r < 0)
+        return r;
+    plan = NULL; /* the reconciler's now */
+    return 1;
+}

@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/agentd/manager.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <unistd.h>
+
+#include "agent/agentd/events.h"
+#include "agent/agentd/manager-internal.h"
+#include "agent/base/file.h"
+#include "agent/base/str.h"
+#include "agent/base/time.h"
+#include "agent/io/json.h"
+#include "agent/io/status-keys.h"
+#include "agent/resource/container.h"
+#include "agent/resource/release.h"
+
+/* --- Events and status ---------------------------------------------------------------------- */
+
+/* One journal record with its MESSAGE_ID and one row for `agentctl status`: the only place that
+ * logs what an operator acts on. */
+static void record_event(LogLevel level, const char *event, const char *const *fields,
+                         const char *text, void *userdata)
+{
+    Manager *m = userdata;
+    const EventKind *kind = event_kind(event);
+    auto_free char *id = kind ? str_printf("MESSAGE_ID=%s", kind->message_id) : NULL;
+    auto_free char *name = str_printf("MERVIS_EVENT=%s", event);
+    const char *list[16];
+    auto_error Error err = {0};
+    size_t n = 0;
+
+    if (id)
+        list[n++] = id;
+    if (name)
+        list[n++] = name;
+    for (size_t i = 0; fields && fields[i] && n < ELEMENTS(list) - 1; i++)
+        list[n++] = fields[i];
+    list[n] = NULL;
+    log_fields(level, list, "%s", text);
+    if (m->state.db && state_event_add(&m->state, level, event, text, &err) < 0)
+        log_failure(LOG_LEVEL_WARNING, NULL, &err, "the event is in the journal only");
+    manager_changed(m);
+}
+
+void manager_event(Manager *m, LogLevel level, const char *event, const char *const *fields,
+                   const char *format, ...)
+{
+    auto_free char *text = NULL;
+    va_list args;
+    int n;
+
+    va_start(args, format);
+    n = vasprintf(&text, format, args);
+    va_end(args);
+    if (n < 0)
+        text = NULL;
+    record_event(level, event, fields, text ? text : event, m);
+}
+
+void manager_changed(Manager *m)
+{
+    if (m->draining)
+        manager_drain_progress(m);
+    if (m->status && !timer_is_set(m->status))
+        (void)timer_set(m->status, STATUS_DELAY_USEC, STATUS_DELAY_USEC);
+}
+
+static void on_changed(void *userdata)
+{
+    manager_changed(userdata);
+}
+
+/* "degraded" and "well" are told when they change, not at every pass. */
+static void tell_state(Manager *m)
+{
+    const char *state = manager_state(m);
+
+    if (streq_ptr(m->shown_state, state))
+        return;
+    if (streq(state, "degraded"))
+        manager_event(m, LOG_LEVEL_WARNING, "degraded", NULL, "degraded: see agentctl status");
+    else if (streq(state, "well") && m->shown_state)
+        manager_event(m, LOG_LEVEL_NOTICE, "well", NULL, "all is well");
+    m->shown_state = state;
+}
+
+static void write_status(void *userdata)
+{
+    Manager *m = userdata;
+    auto_free char *path = path_join(m->options->state_dir, STATUS_FILE_NAME), *text = NULL;
+    json_auto_t *status = NULL;
+    auto_error Error err = {0};
+
+    tell_state(m);
+    status = manager_describe(m);
+    text = status ? json_text(status, false) : NULL;
+    if (!text || !path)
+        return;
+    if (file_replace(path, text, strlen(text), 0644, &err) < 0)
+        log_failure(LOG_LEVEL_DEBUG, NULL, &err, "ignoring: it is shown over the bus");
+    daemon_status("%s, generation %ju", manager_state(m), (uintmax_t)m->generation.number);
+    manager_emit_changed(m);
+    cloud_publish(m->cloud, "status", manager_state(m));
+}
+
+/* --- What happens around us ------------------------------------------------------------------ */
+
+static void on_settled(bool well, void *userdata)
+{
+    Manager *m = userdata;
+    auto_error Error err = {0};
+
+    if (m->generation.number == 0 || m->plan_applied || reconciler_is_busy(m->reconciler) || !well)
+        return;
+    m->plan_applied = true;
+    m->context.first_boot = false;
+    if (m->generation.applied_at == 0) {
+        if (state_generation_applied(&m->state, m->generation.number, &err) < 0)
+            log_failure(LOG_LEVEL_WARNING, NULL, &err, "ignoring");
+        m->generation.applied_at = now_realtime_usec();
+        manager_event(m, LOG_LEVEL_NOTICE, "plan-applied", NULL, "generation %ju is applied",
+                      (uintmax_t)m->generation.number);
+    }
+    manager_changed(m);
+}
+
+static void on_snapshot(const CloudSnapshot *snapshot, unsigned changes, void *userdata)
+{
+    Manager *m = userdata;
+    auto_error Error err = {0};
+
+    if (changes & CLOUD_CHANGED_IDENTITY) {
+        int r = state_claim(&m->state, snapshot->identity->instance_id, &err);
+
+        if (r < 0)
+            log_failure(LOG_LEVEL_WARNING, NULL, &err, "ignoring");
+        if (r > 0)
+            manager_event(m, LOG_LEVEL_NOTICE, "instance-changed", NULL,
+                          "this is instance %s, a copy of another: its state is begun anew",
+                          snapshot->identity->instance_id);
+        m->context.instance_id = snapshot->identity->instance_id;
+    }
+    if (changes & CLOUD_CHANGED_MAINTENANCE && snapshot->maintenance != m->maintenance) {
+        m->maintenance = snapshot->maintenance;
+        if (m->maintenance == CLOUD_MAINTENANCE_NONE)
+            manager_event(m, LOG_LEVEL_NOTICE, "maintenance", NULL, "host maintenance is over");
+        else
+            manager_event(m, LOG_LEVEL_NOTICE, "maintenance", NULL,
+                          "host maintenance: the machine will be %s",
+                          m->maintenance == CLOUD_MAINTENANCE_MIGRATE ? "moved while it runs"
+                                                                      : "stopped");
+    }
+    if (snapshot->preempted && !m->preempted) {
+        m->preempted = true;
+        manager_event(m, LOG_LEVEL_WARNING, "preempted", NULL,
+                      "the cloud takes this machine back: draining for %ju s",
+                      (uintmax_t)(DRAIN_NOTICE_USEC / SECOND));
+        manager_begin_drain(m, "preempted", DRAIN_NOTICE_USEC, /* exit_after= */ false);
+    }
+    if (changes & CLOUD_CHANGED_PLAN)
+        manager_take_snapshot_plan(m, snapshot);
+    manager_changed(m);
+}
+
+static void on_trouble(const Error *err, uint64_t failing_usec, void *userdata)
+{
+    Manager *m = userdata;
+    bool was = m->metadata_trouble.code < 0;
+
+    error_done(&m->metadata_trouble);
+    if (err) {
+        (void)error_copy(&m->metadata_trouble, err);
+        manager_event(
+            m, LOG_LEVEL_WARNING, "metadata-unreachable", NULL,
+            "no answer from the metadata server for %ju s: %s; what runs goes on, retrying",
+            (uintmax_t)(failing_usec / SECOND), error_text(err));
+    } else if (was)
+        manager_event(m, LOG_LEVEL_NOTICE, "metadata-back", NULL,
+                      "the metadata server answers again");
+    manager_changed(m);
+}
+
+static void on_engine_event(const EngineEvent *event, void *userdata)
+{
+    Manager *m = userdata;
+
+    for (size_t i = 0; i < event->n_attributes; i++) {
+        Resource *resource;
+
+        if (!streq(event->attributes[i].name, LABEL_CONTAINER))
+            continue;
+        resource = reconciler_find(m->reconciler, "container", event->attributes[i].value);
+        if (resource)
+            container_on_engine_event(resource, event);
+    }
+}
+
+static void on_engine_up(void *userdata)
+{
+    Manager *m = userdata;
+
+    if (m->engine_trouble.code < 0) {
+        error_done(&m->engine_trouble);
+        manager_event(m, LOG_LEVEL_NOTICE, "engine-back", NULL,
+                      "the container engine answers again");
+    }
+    for (Resource *r = reconciler_next(m->reconciler, NULL); r;
+         r = reconciler_next(m->reconciler, r))
+        if (r->ops == &resource_container)
+            container_look(r);
+    manager_changed(m);
+}
+
+static void on_engine_down(const Error *err, void *userdata)
+{
+    Manager *m = userdata;
+
+    error_done(&m->engine_trouble);
+    (void)error_copy(&m->engine_trouble, err);
+    manager_event(m, LOG_LEVEL_WARNING, "engine-unreachable", NULL,
+                  "container engine: %s; retrying", error_text(err));
+}
+
+static void on_poweroff(const char *reason, void *userdata)
+{
+    manager_power_off(userdata, reason);
+}
+
+/* --- Life --------------------------------------------------------------------------------------
+ */
+
+static const ReconcilerHandlers reconciler_handlers = {
+    .changed = on_changed,
+    .settled = on_settled,
+    .event = record_event,
+    .poweroff = on_poweroff,
+};
+static const CloudWatchHandlers watch_handlers = {.changed = on_snapshot, .trouble = on_trouble};
+static const EngineEventsHandlers engine_handlers = {
+    .on_event = on_engine_event,
+    .on_up = on_engine_up,
+    .on_down = on_engine_down,
+};
+
+static int open_state(Manager *m, Error *err)
+{
+    int r;
+
+    r = state_open(m->options->state_dir, &m->state, err);
+    if (r < 0)
+        return r;
+    if (m->state.rebuilt)
+        manager_event(m, LOG_LEVEL_WARNING, "state-rebuilt", NULL,
+                      "%s/" STATE_FILE_NAME
+                      " could not be read (%s); it was moved aside and is rebuilt "
+                      "from what the engine and the system show",
+                      m->options->state_dir, m->state.rebuilt_why ? m->state.rebuilt_why : "");
+    r = dir_create(m->options->runtime_dir, 0755, err);
+    if (r < 0)
+        return r;
+    return secret_store_new(m->options->runtime_dir, geteuid() == 0, m->state.db, &m->secrets, err);
+}
+
+static int open_clients(Manager *m, Error *err)
+{
+    CloudConfig config;
+    int r;
+
+    r = http_client_new(m->event, "mervis-agent/" PACKAGE_VERSION, &m->http, err);
+    if (r < 0)
+        return r;
+    config = (CloudConfig){.event = m->event, .http = m->http, .root = m->options->root};
+    r = cloud_new(&config, &m->cloud, err);
+    if (r < 0)
+        return r;
+    return engine_new(m->http, m->event, m->options->engine, &m->engine, err);
+}
+
+static int start_work(Manager *m, Error *err)
+{
+    int r;
+
+    m->context = (ResourceContext){.event = m->event,
+                                   .http = m->http,
+                                   .cloud = m->cloud,
+                                   .engine = m->engine,
+                                   .db = m->state.db,
+                                   .secrets = m->secrets,
+                                   .root = m->options->root,
+                                   .state_dir = m->options->state_dir,
+                                   .runtime_dir = m->options->runtime_dir,
+                                   .instance_id = "",
+                                   .first_boot = !state_ever_applied(&m->state)};
+    r = reconciler_new(&m->context, &reconciler_handlers, m, &m->reconciler, err);
+    if (r < 0)
+        return r;
+    /* The last good plan first: a machine comes up although the metadata server is away. */
+    r = manager_resume_plan(m, err);
+    if (r < 0)
+        return r;
+    r = cloud_watch(m->cloud, &watch_handlers, m, &m->watch, err);
+    if (r < 0)
+        return r;
+    return engine_events_new(m->engine, LABEL_CONTAINER, &engine_handlers, m, &m->engine_events,
+                             err);
+}
+
+int manager_new(sd_event *event, const DaemonOptions *options, Manager **ret, Error *err)
+{
+    auto_(manager_freep) Manager *m = calloc(1, sizeof(*m));
+    int r;
+
+    if (!m)
+        return error_oom(err);
+    m->event = sd_event_ref(event);
+    m->options = options;
+    m->started_at = now_realtime_usec();
+    if (timer_new(event, write_status, m, &m->status) < 0)
+        return error_oom(err);
+    r = open_state(m, err);
+    if (r >= 0)
+        r = open_clients(m, err);
+    if (r >= 0)
+        r = start_work(m, err);
+    if (r >= 0)
+        r = manager_serve_bus(m, err);
+    if (r < 0)
+        return r;
+    manager_changed(m);
+    *ret = take_ptr(m);
+    return 0;
+}
+
+Manager *manager_free(Manager *m)
+{
+    if (!m)
+        return NULL;
+
+    /* Work first, then what it stands on. */
+    child_free(m->crawl_check);
+    cloud_op_free(m->watch);
+    engine_events_free(m->engine_events);
+    reconciler_free(m->reconciler);
+    plan_free(m->candidate_plan);
+    generation_done(&m->candidate);
+    generation_done(&m->generation);
+    free(m->refused_sha256);
+    timer_free(m->status);
+    timer_free(m->drain);
+    sd_bus_flush_close_unref(m->bus);
+    engine_free(m->engine);
+    cloud_free(m->cloud);
+    http_client_free(m->http);
+    secret_store_free(m->secrets);
+    state_done(&m->state);
+    error_done(&m->metadata_trouble);
+    error_done(&m->engine_trouble);
+    sd_event_unref(m->event);
+    free(m);
+    return NULL;
+}
+
+void manager_stop(Manager *m)
+{
+    if (m->stopping)
+        return;
+    m->stopping = true;
+    if (machine_is_going_down(m->bus)) {
+        manager_begin_drain(m, "the machine goes down", DRAIN_BUDGET_USEC, /* exit_after= */ true);
+        return;
+    }
+    daemon_stopping("stopping; containers go on");
+    write_status(m);
+    (void)sd_event_exit(m->event, 0);
+}
+
+/* --- Verbs -------------------------------------------------------------------------------------
+ */
+
+int manager_apply(Manager *m, Error *err)
+{
+    if (m->generation.number == 0)
+        return error_set(err, -ENOENT, ERROR_INVALID, "there is no plan to apply");
+    if (m->draining)
+        return error_set(err, -ESHUTDOWN, ERROR_INVALID, "this machine is going down");
+    for (Resource *r = reconciler_next(m->reconciler, NULL); r;
+         r = reconciler_next(m->reconciler, r))
+        if (r->ops == &resource_container)
+            container_approve(r);
+    reconciler_look_at_all(m->reconciler);
+    return 0;
+}
+
+typedef struct ContainerVerb {
+    const char *name;
+    int (*run)(Resource *resource, Error *err);
+} ContainerVerb;
+
+static const ContainerVerb container_verbs[] = {
+    {"restart", container_restart},
+    {"rollback", container_rollback},
+    {"retry", container_retry},
+};
+
+int manager_container_verb(Manager *m, const char *verb, const char *name, Error *err)
+{
+    Resource *resource = reconciler_find(m->reconciler, "container", name);
+
+    if (!resource)
+        return error_set(err, -ENOENT, ERROR_INVALID, "the plan has no container \"%s\"", name);
+    if (m->draining)
+        return error_set(err, -ESHUTDOWN, ERROR_INVALID, "this machine is going down");
+    for (size_t i = 0; i < ELEMENTS(container_verbs); i++)
+        if (streq(container_verbs[i].name, verb))
+            return container_verbs[i].run(resource, err);
+    return error_set(err, -EINVAL, ERROR_INTERNAL, "no verb %s", verb);
+}
+
+uint64_t manager_generation(const Manager *m)
+{
+    return m->generation.number;
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef AGENT_AGENTD_RECONCILE_H
+#define AGENT_AGENTD_RECONCILE_H
+
+/* Brings resources to what the plan declares, in stages, with back-off per resource, and keeps them
+ * there. It knows no kind by name: triggers mark resources dirty, a pass looks at the dirty ones,
+ * stage after stage; what failed comes back by its own timer. Nothing is polled here but a drift
+ * pass an hour. */
+
+#include <jansson.h>
+
+#include "agent/resource/resource.h"
+
+#define RECONCILE_BACKOFF_BASE_USEC SECOND
+#define RECONCILE_BACKOFF_CAP_USEC  (5 * MINUTE)
+#define RECONCILE_DRIFT_USEC        HOUR
+
+typedef struct Reconciler Reconciler;
+
+typedef struct ReconcilerHandlers {
+    void (*changed)(void *userdata); /* some description did */
+    /* A pass came to its end; `well`: everything is as declared. */
+    void (*settled)(bool well, void *userdata);
+    void (*event)(LogLevel level, const char *event, const char *const *fields, const char *text,
+                  void *userdata);
+    void (*poweroff)(const char *reason, void *userdata);
+} ReconcilerHandlers;
+
+/* `context` is borrowed and completed (plan, generation, host): everything else in it is the
+ * caller's. */
+int reconciler_new(ResourceContext *context, const ReconcilerHandlers *handlers, void *userdata,
+                   Reconciler **ret, Error *err) must_check;
+Reconciler *reconciler_free(Reconciler *reconciler);
+DEFINE_AUTO(Reconciler, reconciler_free)
+
+/* A new plan is in force (taken, on success). What left is undone, what is new is added, what is
+ * unchanged goes on. */
+int reconciler_set_plan(Reconciler *reconciler, Plan *plan, uint64_t generation, Error *err)
+    must_check;
+/* Looks at everything again: by hand, after an hour, after a resume. */
+void reconciler_look_at_all(Reconciler *reconciler);
+
+/* In plan order; the iterator's own: NULL begins. */
+Resource *reconciler_next(const Reconciler *reconciler, const Resource *after);
+Resource *reconciler_find(const Reconciler *reconciler, const char *kind, const char *name);
+/* No resource of the plan is wrong or at work. */
+bool reconciler_is_well(const Reconciler *reconciler);
+bool reconciler_is_busy(const Reconciler *reconciler);
+
+/* What a pass would do, without doing it: [{"kind", "name", "action": "none|change|remove|unknown",
+ * "what"}]. */
+json_t *reconciler_dry_run(Reconciler *reconciler, const Plan *plan);
+
+#endif

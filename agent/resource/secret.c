@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A secret of the plan as a resource: fetched when it is not here, looked at again where its
+ * version may move. */
+#include "agent/resource/secret.h"
+
+#include <errno.h>
+
+#include "agent/base/parse.h"
+#include "agent/base/str.h"
+#include "agent/base/time.h"
+#include "agent/io/json.h"
+#include "agent/io/loop.h"
+#include "agent/resource/secrets.h"
+
+#define REFRESH_ACCURACY_USEC (10 * SECOND) /* refreshes of several secrets share a wake-up */
+
+typedef struct SecretItem {
+    const PlanSecret *plan;
+    CloudOp *fetch;
+    Timer *refresh;
+    bool due;
+} SecretItem;
+
+static bool is_pinned(const PlanSecret *plan)
+{
+    uint64_t number;
+
+    return parse_u64(plan->version, &number) >= 0;
+}
+
+static void on_refresh(void *userdata)
+{
+    secret_look(userdata);
+}
+
+void secret_look(Resource *resource)
+{
+    SecretItem *item = resource->item;
+
+    if (is_pinned(item->plan))
+        return;
+    item->due = true;
+    resource_wants_attention(resource);
+}
+
+static int secret_declare(ResourceContext *context, const Plan *plan, Error *err)
+{
+    PLAN_FOREACH (PlanSecret, secret, plan->secrets) {
+        auto_free char *fingerprint = str_printf("%s %s", secret->secret, secret->version);
+        SecretItem *item = calloc(1, sizeof(*item));
+        int r;
+
+        if (!item || !fingerprint) {
+            free(item);
+            return error_oom(err);
+        }
+        item->plan = secret;
+        r = resource_add(context, &resource_secret, secret->name, fingerprint, true, item, err);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int secret_check(Resource *resource, char **ret_difference, Error *err)
+{
+    SecretItem *item = resource->item;
+    const PlanSecret *plan = item->plan;
+    auto_(secret_record_done) SecretRecord record = {0};
+    int r;
+
+    if (!item->refresh && !is_pinned(plan)) {
+        r = timer_new(resource->context->event, on_refresh, resource, &item->refresh);
+        if (r < 0)
+            return error_oom(err);
+        (void)timer_set(item->refresh, plan->refresh_usec, REFRESH_ACCURACY_USEC);
+    }
+    r = secret_store_record(resource->context->secrets, resource->name, &record, err);
+    if (r < 0)
+        return r;
+    if (r > 0 && !item->due && streq(record.secret, plan->secret) &&
+        streq(record.wanted, plan->version) &&
+        secret_store_has(resource->context->secrets, resource->name, record.version))
+        return 0;
+    *ret_difference =
+        r > 0 && item->due
+            ? str_printf("look whether %s is still version %s", plan->secret, record.version)
+            : str_printf("fetch %s version %s", plan->secret, plan->version);
+    return *ret_difference ? 1 : error_oom(err);
+}
+
+static void on_fetched(CloudSecret *secret, const Error *err, void *userdata)
+{
+    Resource *resource = userdata;
+    SecretItem *item = resource->item;
+    auto_(secret_record_done) SecretRecord before = {0};
+    auto_error Error failure = {0};
+    int changed;
+
+    if (err)
+        (void)error_copy(&failure, err);
+    changed = failure.code < 0 ? failure.code
+                               : secret_store_record(resource->context->secrets, resource->name,
+                                                     &before, &failure);
+    if (changed >= 0)
+        changed = secret_store_put(resource->context->secrets, resource->name, item->plan->secret,
+                                   item->plan->version, secret->version, secret->bytes, &failure);
+    if (changed > 0)
+        resource_event(
+            resource, LOG_LEVEL_NOTICE, before.version ? "secret-changed" : "secret-fetched", NULL,
+            before.version ? "version %s (was %s)" : "version %s", secret->version, before.version);
+    item->fetch = cloud_op_free(item->fetch);
+    if (item->refresh)
+        (void)timer_set(item->refresh, item->plan->refresh_usec, REFRESH_ACCURACY_USEC);
+    if (changed > 0)
+        resource->context->host->secret_changed(resource, resource->context->host_userdata);
+    resource_finish(resource, failure.code < 0 ? &failure : NULL);
+}
+
+static void secret_apply(Resource *resource)
+{
+    SecretItem *item = resource->item;
+    auto_error Error err = {0};
+
+    item->due = false;
+    if (cloud_secret_fetch(resource->context->cloud, item->plan->secret, item->plan->version,
+                           on_fetched, resource, &item->fetch, &err) < 0)
+        resource_finish(resource, &err);
+}
+
+static void secret_cancel(Resource *resource)
+{
+    SecretItem *item = resource->item;
+
+    item->fetch = cloud_op_free(item->fetch);
+}
+
+static void secret_remove(Resource *resource)
+{
+    auto_error Error err = {0};
+
+    secret_cancel(resource);
+    (void)!secret_store_forget(resource->context->secrets, resource->name, &err);
+    resource_finish(resource, err.code < 0 ? &err : NULL);
+}
+
+/* "stale": its last good value is in use although it cannot be read any more. */
+static json_t *secret_describe(const Resource *resource)
+{
+    const SecretItem *item = resource->item;
+    auto_(secret_record_done) SecretRecord record = {0};
+    char at[TIME_RFC3339_MAX];
+    const char *state = "pending";
+    int found;
+
+    found = secret_store_record(resource->context->secrets, resource->name, &record, NULL);
+    if (resource->state == RESOURCE_FAILED)
+        state = found > 0 ? "stale" : "failed";
+    else if (found > 0)
+        state = "ok";
+    return json_pack("{s:s, s:s, s:s?, s:s?, s:s, s:s?, s:s?}", "name", resource->name, "secret",
+                     item->plan->secret, "version", record.version, "fetched_at",
+                     found > 0 ? time_format_rfc3339(at, (int64_t)record.fetched_at) : NULL,
+                     "state", state, "message",
+                     resource->error.code < 0 ? error_text(&resource->error) : NULL, "remedy",
+                     resource->error.remedy);
+}
+
+static void secret_free(Resource *resource)
+{
+    SecretItem *item = resource->item;
+
+    if (!item)
+        return;
+    cloud_op_free(item->fetch);
+    timer_free(item->refresh);
+    free(item);
+}
+
+const ResourceOps resource_secret = {
+    .kind = "secret",
+    .stage = STAGE_SECRETS,
+    .declare = secret_declare,
+    .check = secret_check,
+    .apply = secret_apply,
+    .cancel = secret_cancel,
+    .remove = secret_remove,
+    .describe = secret_describe,
+    .free = secret_free,
+};
