@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/agentd/manager.h"
 
+#include "config.h"
+
 #include <errno.h>
 #include <signal.h>
 #include <stdarg.h>

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The status document (agent/io/status-keys.h): made from what the resources say of themselves. */
+#include "config.h"
+
 #include <errno.h>
 
 #include "agent/agentd/manager-internal.h"

@@ -6,6 +6,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
@@ -313,4 +314,26 @@ int daemon_run(sd_event *event)
         return EXIT_FAILURE;
     }
     return r;
+}
+
+char *daemon_sibling(const char *program)
+{
+    char self[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    auto_free char *path = NULL;
+    char *slash;
+
+    if (n > 0) {
+        self[n] = '\0';
+        slash = strrchr(self, '/');
+        if (slash)
+            path = str_printf("%.*s/%s", (int)(slash - self), self, program);
+        if (path && access(path, X_OK) == 0)
+            return take_ptr(path);
+    }
+    free(path);
+    path = str_printf(SBIN_DIR "/%s", program);
+    if (path && access(path, X_OK) == 0)
+        return take_ptr(path);
+    return strdup(program);
 }

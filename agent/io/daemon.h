@@ -55,6 +55,10 @@ int daemon_ready(sd_event *event, const char *status, Error *err) must_check;
 void daemon_status(const char *format, ...) printf_like(1, 2);
 void daemon_stopping(const char *status);
 
+/* Path of another program of ours: beside this one, where it was installed, else the bare name for PATH. free(); NULL when
+ * memory is out. */
+char *daemon_sibling(const char *program);
+
 /* Runs the loop until it exits; the exit status for main. */
 int daemon_run(sd_event *event);
 
