@@ -47,6 +47,8 @@ static const char *form(const Field *field)
 
     if (field->type == FIELD_TYPE_CUSTOM)
         return field->custom->form;
+    if (field->type == FIELD_TYPE_STRV && field->names)
+        return "array of";
     if (field->type == FIELD_TYPE_RAW && !(field->flags & FIELD_IS_OBJECT))
         return "any value";
     return names[field->type];
@@ -59,7 +61,7 @@ static int add_facts(const Field *field, Buf *ret)
     int r;
 
     r = buf_printf(ret, "(%s", form(field));
-    for (size_t i = 0; r >= 0 && field->type == FIELD_TYPE_ENUM && field->names[i]; i++) {
+    for (size_t i = 0; r >= 0 && field->names && field->names[i]; i++) {
         r = buf_add_str(ret, i > 0 ? ", " : " ");
         if (r >= 0)
             r = add_text(ret, field->names[i]);

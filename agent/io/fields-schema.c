@@ -110,7 +110,7 @@ static int strv_schema(const Field *field, json_t *schema)
     json_auto_t *item = json_object();
     int r;
 
-    r = put_type(item, "string");
+    r = field->names ? enum_schema(field, item) : put_type(item, "string");
     if (r >= 0 && (field->flags & FIELD_NO_EMPTY))
         r = json_put(item, "minLength", json_integer(1));
     if (r >= 0)

@@ -24,8 +24,10 @@ static const char *judge_row(const Field *f)
         return "has help that ends in a full stop";
     if (has_fields != (f->fields != NULL))
         return has_fields ? "has no fields" : "has fields that nothing reads";
-    if ((f->type == FIELD_TYPE_ENUM) != (f->names != NULL))
-        return "and its names do not agree";
+    if (f->type == FIELD_TYPE_ENUM && !f->names)
+        return "has no names";
+    if (f->names && f->type != FIELD_TYPE_ENUM && f->type != FIELD_TYPE_STRV)
+        return "has names that nothing reads";
     if ((f->type == FIELD_TYPE_MAP) != (f->value != NULL))
         return "and its value row do not agree";
     if ((f->type == FIELD_TYPE_CUSTOM) != (f->custom != NULL))

@@ -68,31 +68,51 @@ static int decode_scalar(FieldContext *c, const Field *field, JsonToken token, v
     return expected ? field_wrong_value(c, token, expected) : 1;
 }
 
+static bool is_name(const Field *field, const char *text)
+{
+    for (size_t i = 0; field->names[i]; i++) {
+        if (streq(field->names[i], text))
+            return true;
+    }
+    return false;
+}
+
+/* One element; its token is in hand. */
+static int decode_string(FieldContext *c, const Field *field, JsonToken token, char ***strv)
+{
+    auto_free char *text = NULL;
+    char buf[FIELD_TEXT_MAX];
+    const char *expected;
+    int r;
+
+    if (token != JSON_TOKEN_STRING)
+        return field_wrong_value(c, token, "a string");
+    r = field_token_text(c, &text);
+    if (r <= 0)
+        return r;
+    if (field->names && !is_name(field, text))
+        return wrong_name(c, field, text);
+    expected = field_judge_text(field, text, strlen(text), buf);
+    if (expected)
+        return field_wrong_value(c, token, expected);
+    r = strv_push(strv, text);
+    return r < 0 ? r : 1;
+}
+
 static int decode_strv(FieldContext *c, const Field *field, JsonToken token, void *member)
 {
-    char ***strv = member, buf[FIELD_TEXT_MAX];
     size_t start = c->scan.offset, n = 0;
+    char buf[FIELD_TEXT_MAX];
     const char *expected;
     int r, good = 1;
 
     if (token != JSON_TOKEN_ARRAY_BEGIN)
         return field_wrong_value(c, token, field_expects(field));
     while ((token = field_next(c)) != JSON_TOKEN_ARRAY_END) {
-        auto_free char *text = NULL;
-
         if (token == JSON_TOKEN_ERROR)
             return -EBADMSG;
         field_push_index(c, n++);
-        r = token == JSON_TOKEN_STRING ? field_token_text(c, &text)
-                                       : field_wrong_value(c, token, "a string");
-        if (r > 0) {
-            expected = field_judge_text(field, text, strlen(text), buf);
-            r = expected ? field_wrong_value(c, token, expected) : 1;
-        }
-        if (r > 0) {
-            r = strv_push(strv, text);
-            r = r < 0 ? r : 1;
-        }
+        r = decode_string(c, field, token, member);
         if (r < 0)
             return r;
         good = good && r;

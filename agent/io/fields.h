@@ -69,7 +69,7 @@ struct Field {
                              "true"), or NULL: absent */
     uint64_t min, max;    /* of the value, the length or the number of elements; max 0: none */
     double min_double, max_double;
-    const char *const *names; /* of an enum, NULL-terminated */
+    const char *const *names; /* of an enum, or what elements of STRV may be; NULL-terminated */
     const Field *fields; /* of objects and arrays of objects; ends with a row whose name is NULL */
     const Field *value;  /* of a map: one row for the value */
     size_t item_size;

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* The rules between parts of the plan. Members may be NULL here that are required: what is missing
+ * was reported before. */
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/plan/plan-internal.h"
+
+#define MEMBER_MAX        512
+
+/* Where statusd answers. */
+#define STATUS_PORT       9320
+#define STATUS_LOCAL_PORT 9321
+
+static bool is_known(const Plan *plan, const char *name)
+{
+    return plan_secret(plan, name);
+}
+
+static const char *nearest_secret(const Plan *plan, const char *name)
+{
+    const char *names[64];
+    size_t n = 0;
+
+    PLAN_FOREACH (PlanSecret, secret, plan->secrets) {
+        if (secret->name && n < ELEMENTS(names))
+            names[n++] = secret->name;
+    }
+    return str_nearest(name, names, n);
+}
+
+/* `name` is used at `member`, which must be a secret of the plan. */
+static void need_secret(FieldContext *context, const char *name, const char *format, ...)
+    printf_like(3, 4);
+
+static void need_secret(FieldContext *context, const char *name, const char *format, ...)
+{
+    const Plan *plan = field_root(context);
+    char member[MEMBER_MAX];
+    const char *nearest;
+    va_list args;
+
+    if (!name || check_name(name) || is_known(plan, name))
+        return;
+    va_start(args, format);
+    (void)vsnprintf(member, sizeof(member), format, args);
+    va_end(args);
+    nearest = nearest_secret(plan, name);
+    if (nearest)
+        field_error(context, member, "no secret \"%s\" in \"secrets\"; did you mean \"%s\"?", name,
+                    nearest);
+    else
+        field_error(context, member, "no secret \"%s\" in \"secrets\": declare it there", name);
+}
+
+static void check_system_secrets(FieldContext *context, const PlanSystem *system)
+{
+    size_t i = 0;
+
+    PLAN_FOREACH (PlanFile, file, system->files)
+        need_secret(context, file->secret, "system.files[%zu].secret", i++);
+    i = 0;
+    PLAN_FOREACH (PlanScript, script, system->scripts) {
+        for (size_t j = 0; script->secrets && script->secrets[j]; j++)
+            need_secret(context, script->secrets[j], "system.scripts[%zu].secrets[%zu]", i, j);
+        i++;
+    }
+}
+
+/* A key in a path is quoted where it is no plain word, as field_error() reads it. */
+static void check_container_secrets(FieldContext *context, const PlanContainer *c, size_t i)
+{
+    size_t j = 0;
+
+    PLAN_FOREACH (PlanEnv, env, c->env)
+        need_secret(context, env->value.secret,
+                    strchr(env->name, '.') ? "containers[%zu].env[\"%s\"]"
+                                           : "containers[%zu].env.%s",
+                    i, env->name);
+    PLAN_FOREACH (PlanSecretFile, file, c->secret_files)
+        need_secret(context, file->secret, "containers[%zu].secret_files[%zu].secret", i, j++);
+}
+
+static void check_crawl_secrets(FieldContext *context, const json_t *value)
+{
+    const json_t *name = json_object_get(value, "secret"), *item;
+    const char *key;
+    size_t i;
+
+    /* Where in it is crawlerd's to say: `crawl` has no fixed places here. */
+    if (json_object_size(value) == 1 && json_is_string(name)) {
+        need_secret(context, json_string_value(name), "crawl");
+        return;
+    }
+    json_object_foreach ((json_t *)value, key, item)
+        check_crawl_secrets(context, item);
+    json_array_foreach (value, i, item)
+        check_crawl_secrets(context, item);
+}
+
+static void check_secrets(FieldContext *context, const Plan *plan)
+{
+    size_t i = 0;
+
+    check_system_secrets(context, &plan->system);
+    PLAN_FOREACH (PlanContainer, c, plan->containers)
+        check_container_secrets(context, c, i++);
+    i = 0;
+    PLAN_FOREACH (PlanNotify, notify, plan->notify)
+        need_secret(context, notify->secret, "notify[%zu].secret", i++);
+    check_crawl_secrets(context, plan->crawl);
+}
+
+static bool overlap(const PlanPort *a, const PlanPort *b)
+{
+    return a->host_port == b->host_port && a->udp == b->udp &&
+           (!*a->address || !*b->address || streq(a->address, b->address) ||
+            streq(a->address, "0.0.0.0") || streq(b->address, "0.0.0.0"));
+}
+
+/* The first one before containers[at].ports[port_at] that wants the same port of the host. */
+static bool find_port(const Plan *plan, const PlanPort *port, size_t at, size_t port_at,
+                      size_t *ret_container)
+{
+    const PlanContainer *containers = plan->containers.items;
+
+    for (size_t i = 0; i <= at; i++) {
+        for (size_t j = 0; containers[i].ports && containers[i].ports[j]; j++) {
+            PlanPort other;
+
+            if (i == at && j == port_at)
+                return false;
+            if (plan_port_parse(containers[i].ports[j], &other) == 0 && overlap(port, &other)) {
+                *ret_container = i;
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static void check_port_of(FieldContext *context, const Plan *plan, size_t i, size_t j)
+{
+    const PlanContainer *containers = plan->containers.items;
+    const PlanPort status = {.host_port = STATUS_PORT},
+                   local = {.host_port = STATUS_LOCAL_PORT, .address = "127.0.0.1"};
+    const char *protocol;
+    char member[MEMBER_MAX];
+    size_t holder;
+    PlanPort port;
+
+    if (plan_port_parse(containers[i].ports[j], &port) < 0)
+        return;
+    protocol = port.udp ? "udp" : "tcp";
+    (void)snprintf(member, sizeof(member), "containers[%zu].ports[%zu]", i, j);
+    if (overlap(&port, &status) || overlap(&port, &local))
+        field_error(context, member, "port %u of the host is where statusd answers: take another",
+                    port.host_port);
+    if (find_port(plan, &port, i, j, &holder))
+        field_error(context, member, "port %u/%s of the host is taken by container \"%s\"",
+                    port.host_port, protocol,
+                    containers[holder].name ? containers[holder].name : "?");
+}
+
+static void check_ports(FieldContext *context, const Plan *plan)
+{
+    const PlanContainer *containers = plan->containers.items;
+
+    for (size_t i = 0; i < plan->containers.n; i++) {
+        for (size_t j = 0; containers[i].ports && containers[i].ports[j]; j++)
+            check_port_of(context, plan, i, j);
+    }
+}
+
+/* A file that is the swap file would be written over. */
+static void check_swap(FieldContext *context, const PlanSystem *system)
+{
+    char member[MEMBER_MAX];
+    size_t i = 0;
+
+    PLAN_FOREACH (PlanFile, file, system->files) {
+        if (system->swap && system->swap->path && file->path &&
+            streq(system->swap->path, file->path)) {
+            (void)snprintf(member, sizeof(member), "system.files[%zu].path", i);
+            field_error(context, member, "this is the swap file");
+        }
+        i++;
+    }
+}
+
+void plan_check_whole(FieldContext *context, void *object)
+{
+    const Plan *plan = object;
+
+    check_secrets(context, plan);
+    check_ports(context, plan);
+    check_swap(context, &plan->system);
+}
+
+int plan_check_identity(const Plan *plan, bool is_replaced, FieldErrors *ret_errors)
+{
+    auto_field_errors FieldErrors errors = {0};
+    size_t i = 0;
+    int r;
+
+    assert(plan && ret_errors);
+
+    PLAN_FOREACH (PlanContainer, c, plan->containers) {
+        char path[MEMBER_MAX];
+
+        (void)snprintf(path, sizeof(path), "containers[%zu].on_success", i++);
+        if (!is_replaced || c->mode != PLAN_MODE_JOB || c->on_success != PLAN_ON_SUCCESS_POWEROFF)
+            continue;
+        r = field_errors_add(&errors, path, 0, 0,
+                             "\"poweroff\" cannot be here: this VM belongs to an instance group, "
+                             "which would start it again and the job with it; set the group's size "
+                             "to 0 afterwards, or run the job on a VM of its own");
+        if (r < 0)
+            return r;
+    }
+    if (errors.n == 0)
+        return 0;
+    *ret_errors = errors;
+    errors = (FieldErrors){0};
+    return -EINVAL;
+}
