@@ -4,6 +4,7 @@
     MERVIS_BUILD=BUILD-DIRECTORY tests/rig/enter -- /usr/bin/python3 -m pytest tests/integration
 """
 
+import itertools
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ from rig.machine import Machine, Servers, rig_dir  # noqa: E402
 from rig.process import RigError, tail  # noqa: E402
 
 LIMIT = 180
+NUMBERS = itertools.count(1)
 
 
 def pytest_configure(config):
@@ -42,9 +44,10 @@ def servers():
 
 
 @pytest.fixture
-def machine(servers, build, request):
+def machine(servers, build):
     """A machine that nothing has happened on yet; only its double of the cloud runs."""
-    made = Machine(servers, build, rig_dir() / "machines" / request.node.name[:40])
+    # A short name: sockets live there, and a socket's path holds 107 bytes.
+    made = Machine(servers, build, rig_dir() / f"m{next(NUMBERS)}")
     made.cloud.start()
     yield made
     made.stop()
