@@ -290,6 +290,7 @@ static int start_work(Manager *m, Error *err)
                                    .engine = m->engine,
                                    .db = m->state.db,
                                    .secrets = m->secrets,
+                                   .bus = m->bus,
                                    .root = m->options->root,
                                    .state_dir = m->options->state_dir,
                                    .runtime_dir = m->options->runtime_dir,
@@ -325,9 +326,9 @@ int manager_new(sd_event *event, const DaemonOptions *options, Manager **ret, Er
     if (r >= 0)
         r = open_clients(m, err);
     if (r >= 0)
-        r = start_work(m, err);
-    if (r >= 0)
         r = manager_serve_bus(m, err);
+    if (r >= 0)
+        r = start_work(m, err);
     if (r < 0)
         return r;
     manager_changed(m);

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The kinds of resources, in stage order: one row to add one. */
 #include "agent/resource/container.h"
+#include "agent/resource/crawler.h"
 #include "agent/resource/resource.h"
 #include "agent/resource/secret.h"
 
 const ResourceOps *const resource_kinds[] = {
     &resource_secret,
     &resource_container,
+    &resource_crawler,
     NULL,
 };

@@ -17,6 +17,7 @@
 #include "agent/base/log.h"
 #include "agent/cloud/cloud.h"
 #include "agent/engine/engine.h"
+#include "agent/io/bus.h"
 #include "agent/io/db.h"
 #include "agent/io/http.h"
 #include "agent/plan/plan.h"
@@ -117,6 +118,7 @@ struct ResourceContext {
     Engine *engine;
     Db *db; /* state.db; schema of a kind's tables: its migrations in agent/agentd/state.c */
     SecretStore *secrets; /* agent/resource/secrets.h */
+    sd_bus *bus;          /* NULL where there is none */
     const char *root;     /* where system resources are applied: "/" but in tests */
     const char *state_dir, *runtime_dir;
     const char *instance_id; /* "" until it is known */
