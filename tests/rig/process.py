@@ -60,7 +60,7 @@ def tail(path, lines=20):
 class Process:
     """One program that may be started, stopped, killed and started again; its output is appended to LOG.
 
-    `user` is a (uid, gid) to run as; `env` is added to this process's environment.
+    `user` is a (uid, gid) to run as; `env` is added to this process's environment, where None takes a name out.
     """
 
     def __init__(self, name, argv, log_dir, env=None, user=None, cwd=None):
@@ -88,10 +88,10 @@ class Process:
         identity = {}
         if self.user:
             identity = {"user": self.user[0], "group": self.user[1], "extra_groups": []}
+        env = {name: value for name, value in {**os.environ, **self.env}.items() if value is not None}
         with open(self.log, "ab") as log:
-            self.child = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                          env={**os.environ, **self.env}, cwd=self.cwd, start_new_session=True,
-                                          **identity)
+            self.child = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env,
+                                          cwd=self.cwd, start_new_session=True, **identity)
         return self
 
     def wait_ready(self, what, question, timeout=30.0):
