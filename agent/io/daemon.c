@@ -143,7 +143,7 @@ int daemon_parse_options(int argc, char **argv, const char *program, const char 
     OptionTable table = {0};
     int i = 1, r;
 
-    assert(program && summary && options && ret_first);
+    assert(program && summary && options && (ret_first || !operands));
 
     option_table_fill(&table, extra, options);
     while (i < argc && argv[i][0] == '-' && argv[i][1]) {
@@ -177,7 +177,8 @@ int daemon_parse_options(int argc, char **argv, const char *program, const char 
         options->debug = true;
         log_set_level(LOG_LEVEL_DEBUG);
     }
-    *ret_first = i;
+    if (ret_first)
+        *ret_first = i;
     return 1;
 }
 

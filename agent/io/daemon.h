@@ -34,8 +34,8 @@ typedef struct DaemonOption {
 /* Reads argv over the defaults in `options`, up to the first operand; --debug raises the log level
  * too. Returns 1 to go on, 0 when --help or --version was
  * printed (exit 0), -EINVAL when usage was wrong (said on stderr; exit EXIT_USAGE). Operands are
- * left in argv[*ret_first…]; `extra` ends with a NULL name, or is NULL; `operands` is their help
- * text, NULL when none are taken. */
+ * left in argv[*ret_first…] (may be NULL where none are taken); `extra` ends with a NULL name, or
+ * is NULL; `operands` is their help text, NULL when none are taken. */
 int daemon_parse_options(int argc, char **argv, const char *program, const char *summary,
                          const char *operands, const DaemonOption *extra, DaemonOptions *options,
                          int *ret_first) must_check;
@@ -55,8 +55,8 @@ int daemon_ready(sd_event *event, const char *status, Error *err) must_check;
 void daemon_status(const char *format, ...) printf_like(1, 2);
 void daemon_stopping(const char *status);
 
-/* Path of another program of ours: beside this one, where it was installed, else the bare name for PATH. free(); NULL when
- * memory is out. */
+/* Path of another program of ours: beside this one, where it was installed, else the bare name for
+ * PATH. free(); NULL when memory is out. */
 char *daemon_sibling(const char *program);
 
 /* Runs the loop until it exits; the exit status for main. */

@@ -89,6 +89,16 @@ static void a_double_dash_ends_the_options(void **state)
     assert_null(p.plan);
 }
 
+static void a_daemon_without_operands_need_not_ask_where_they_begin(void **state)
+{
+    char *argv[] = {(char *)(uintptr_t) "demo", (char *)(uintptr_t) "--root=/x", NULL};
+    DaemonOptions options = {0};
+
+    assert_int_equal(daemon_parse_options(2, argv, "demo", "Shows.", NULL, NULL, &options, NULL),
+                     1);
+    assert_string_equal(options.root, "/x");
+}
+
 static void debug_raises_the_log_level(void **state)
 {
     auto_parsed Parsed p = parse(NULL, WORDS("--debug"));
@@ -257,6 +267,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(options_are_read_in_both_forms_up_to_the_first_operand),
         cmocka_unit_test(a_double_dash_ends_the_options),
+        cmocka_unit_test(a_daemon_without_operands_need_not_ask_where_they_begin),
         cmocka_unit_test(debug_raises_the_log_level),
         cmocka_unit_test(help_lists_every_option_and_ends),
         cmocka_unit_test(wrong_usage_is_refused_with_what_was_meant),
