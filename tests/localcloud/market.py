@@ -9,6 +9,7 @@ import os
 import re
 import threading
 import time
+import zlib
 from urllib.parse import unquote
 
 from .server import Response, json_response
@@ -45,7 +46,7 @@ REPLAYS = [
     (r"query[12]\.finance\.yahoo\.com", r"/v1/test/getcrumb", "yahoo/getcrumb.txt"),
 ]
 REPLY_KEYS = {"status", "headers", "body", "body_base64", "file", "gzip", "times", "content_type",
-              "regex"}
+              "regex", "repeat", "chunked"}
 
 
 class Market:
@@ -159,9 +160,15 @@ class Market:
         response = Response(entry.get("status", status), body)
         if not any(name.lower() == "content-type" for name in headers):
             headers["Content-Type"] = entry.get("content_type", ctype)
+        repeat = int(entry.get("repeat", 1))
         if entry.get("gzip"):
-            response.body = gzip.compress(body, 1)
+            response.body = squeeze(body, repeat)
             headers["Content-Encoding"] = "gzip"
+        elif repeat != 1:
+            response.stream = ((body for _ in range(repeat)), len(body) * repeat)
+        if entry.get("chunked"):
+            parts = response.stream[0] if response.stream else iter([response.body])
+            response.stream = (parts, None)
         for name, value in headers.items():
             response.headers.append((name, str(value)))
         return response
@@ -289,6 +296,12 @@ class Market:
         rows = [row for row in rows if first <= row[0] <= last]
         rows = rows[:limit] if request.arg("startTime") else rows[-limit:]
         return json_response(rows, 200, [("X-MBX-USED-WEIGHT-1M", "2")])
+
+
+def squeeze(body, repeat):
+    """gzip of the body so many times over: a bomb need not fit into memory."""
+    packer = zlib.compressobj(1, zlib.DEFLATED, 31)
+    return b"".join([packer.compress(body) for _ in range(repeat)] + [packer.flush()])
 
 
 class Exact(str):
