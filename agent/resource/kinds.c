@@ -4,10 +4,9 @@
 #include "agent/resource/crawler.h"
 #include "agent/resource/resource.h"
 #include "agent/resource/secret.h"
+#include "agent/resource/system.h"
 
 const ResourceOps *const resource_kinds[] = {
-    &resource_secret,
-    &resource_container,
-    &resource_crawler,
-    NULL,
+    &resource_timezone,  &resource_file,    &resource_secret,
+    &resource_container, &resource_crawler, NULL,
 };
