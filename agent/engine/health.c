@@ -42,6 +42,7 @@ struct HealthProbe {
     uint64_t restarts, started_usec; /* as they were at the first look */
     char *progress;
     char *address_url; /* the URL that is being asked */
+    bool said_yes;     /* and it answered */
 
     char *exit_reason; /* it has died: only the logs are waited for */
     int exit_code;
@@ -179,7 +180,10 @@ static void died(HealthProbe *probe, const EngineContainer *container)
 
 static int on_body(HttpOp *request, const void *data, size_t size, void *userdata)
 {
-    /* It said yes: what it has to say further, perhaps for ever, does not matter. */
+    HealthProbe *probe = userdata;
+
+    /* A piece of a 2xx: what it has to say further, perhaps for ever, does not matter. */
+    probe->said_yes = true;
     return -ECANCELED;
 }
 
@@ -187,10 +191,11 @@ static void on_answer(HttpOp *request, const HttpResponse *response, const Error
                       void *userdata)
 {
     HealthProbe *probe = userdata;
-    bool cut = err && err->code == -ECANCELED && response->status / 100 == 2;
-    bool well = cut || (!err && response->status >= 200 && response->status < 400);
+    bool well = probe->said_yes || (!err && response->status >= 200 && response->status < 400);
 
-    if (err && !cut)
+    if (probe->said_yes)
+        set_progress(probe, "%s answered well", probe->address_url);
+    else if (err)
         set_progress(probe, "%s: %s", probe->address_url, error_text(err));
     else
         set_progress(probe, "%s answered HTTP %ld", probe->address_url, response->status);
@@ -237,6 +242,7 @@ static void ask(HealthProbe *probe, const EngineContainer *container)
     probe->address_url = fill_url(probe->url, address);
     request.url = probe->address_url ? probe->address_url : "";
     probe->request = http_op_free(probe->request);
+    probe->said_yes = false;
     if (http_start(probe->http, &request, on_answer, probe, &probe->request, &err) < 0) {
         set_progress(probe, "%s: %s", request.url, error_text(&err));
         failed(probe);
