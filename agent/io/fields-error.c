@@ -255,7 +255,7 @@ static bool error_is_after(const FieldError *a, const FieldError *b)
     return a->line != b->line ? a->line > b->line : a->column > b->column;
 }
 
-/* By place, those of one place in the order they were found. There are never many. */
+/* There are never many. */
 void field_errors_sort(FieldErrors *errors)
 {
     for (size_t i = 1; i < errors->n; i++) {

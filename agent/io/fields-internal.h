@@ -44,7 +44,6 @@ struct FieldContext {
 /* A fault at `member` of what the steps lead to, at that offset of the document. */
 void field_error_at(FieldContext *context, size_t offset, const char *member, const char *format,
                     ...) printf_like(4, 5);
-void field_errors_sort(FieldErrors *errors);
 /* Where `member` ("update.check", "ports[2]") is in the value at `base`; as far as it is there. */
 size_t field_locate(const char *text, size_t size, size_t base, const char *member);
 

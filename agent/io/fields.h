@@ -230,6 +230,8 @@ int field_errors_to_error(const FieldErrors *errors, const char *what, Error *er
 /* One more fault from outside a decode; takes nothing. Counts past FIELD_ERRORS_MAX are cut. */
 int field_errors_add(FieldErrors *errors, const char *path, unsigned line, unsigned column,
                      const char *format, ...) printf_like(5, 6);
+/* By place in the document; those of one place stay in their order. */
+void field_errors_sort(FieldErrors *errors);
 
 /* JSON Schema (2020-12) of an object with these rows, without "$schema". Bounds that JSON Schema
  * cannot say (of "10s" and "64MiB") are there as "x-minimum" and "x-maximum". New reference; NULL

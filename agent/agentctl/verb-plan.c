@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* agentctl plan show | validate | schema */
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/agentctl/validate.h"
+#include "agent/agentctl/verb.h"
+#include "agent/base/file.h"
+#include "agent/base/str.h"
+#include "agent/io/daemon.h"
+#include "agent/io/json.h"
+#include "agent/plan/plan.h"
+
+/* More than a plan may have, so that one that is too big is told so by its own check. */
+#define FILE_SIZE_MAX   (4u << 20)
+#define OUTPUT_SIZE_MAX (16u << 20)
+
+static const char *arg_json;
+
+const VerbOption plan_show_options[] = {
+    {"json", NULL, &arg_json, "print it as JSON"},
+    {0},
+};
+
+const VerbOption plan_validate_options[] = {
+    {"json", NULL, &arg_json, "print {\"valid\", \"errors\", \"warnings\"} as JSON"},
+    {0},
+};
+
+/* -- validate -- */
+
+static int read_plan(const char *path, Buf *ret, Error *err)
+{
+    if (streq(path, "-"))
+        path = "/dev/stdin";
+    return file_read(path, FILE_SIZE_MAX, ret, err);
+}
+
+static json_t *verdict_json(const Verdict *verdict)
+{
+    json_auto_t *errors = json_array(), *warnings = json_array();
+
+    for (size_t i = 0; i < verdict->errors.n; i++) {
+        const FieldError *e = verdict->errors.items + i;
+        json_t *item = json_pack("{s:s, s:s, s:i, s:i}", "path", e->path, "message", e->message,
+                                 "line", (int)e->line, "column", (int)e->column);
+
+        if (json_array_append_new(errors, item) < 0)
+            return NULL;
+    }
+    if (verdict->warning && json_array_append_new(warnings, json_string(verdict->warning)) < 0)
+        return NULL;
+    return json_pack("{s:b, s:O, s:O}", "valid", verdict->errors.n == 0, "errors", errors,
+                     "warnings", warnings);
+}
+
+static int print_json(json_t *value)
+{
+    json_auto_t *owned = value;
+    auto_free char *text = owned ? json_text(owned, true) : NULL;
+    auto_error Error err = {0};
+
+    if (!text)
+        return verb_fail((error_oom(&err), &err), EXIT_DEGRADED);
+    return verb_print(text) == EXIT_WELL ? verb_print("\n") : EXIT_DEGRADED;
+}
+
+/* "FILE:LINE:COLUMN: path: message", as compilers do, so that editors find the place. */
+static int print_verdict(const char *file, const Verdict *verdict)
+{
+    auto_buf Buf text = BUF_INIT(OUTPUT_SIZE_MAX);
+    int r = 0;
+
+    for (size_t i = 0; r >= 0 && i < verdict->errors.n; i++) {
+        const FieldError *e = verdict->errors.items + i;
+
+        r = buf_printf(&text, "%s:", file);
+        if (r >= 0 && e->line > 0)
+            r = buf_printf(&text, "%u:%u:", e->line, e->column);
+        if (r >= 0)
+            r = buf_printf(&text, " %s%s%s\n", e->path, *e->path ? ": " : "", e->message);
+    }
+    if (r >= 0 && verdict->warning)
+        r = buf_printf(&text, "%s: warning: %s\n", file, verdict->warning);
+    if (r >= 0 && verdict->errors.n == 0)
+        r = buf_printf(&text, "%s: valid\n", file);
+    else if (r >= 0)
+        r = buf_printf(&text, "%s: %zu fault%s%s\n", file, verdict->errors.n,
+                       verdict->errors.n == 1 ? "" : "s",
+                       verdict->errors.truncated ? " and more" : "");
+    return r < 0 ? EXIT_DEGRADED : verb_print(buf_str(&text));
+}
+
+int verb_plan_validate(char *const *operands)
+{
+    auto_buf Buf text = BUF_INIT(FILE_SIZE_MAX);
+    auto_verdict Verdict verdict = {0};
+    auto_free char *crawlerd = daemon_sibling("crawlerd");
+    auto_error Error err = {0};
+    int r;
+
+    r = read_plan(operands[0], &text, &err);
+    if (r < 0) {
+        if (err.code == 0) /* absent: file_read() says nothing of it */
+            (void)error_errno(&err, r, "%s", operands[0]);
+        return verb_fail(&err, EXIT_DEGRADED);
+    }
+    if (!crawlerd)
+        return verb_fail((error_oom(&err), &err), EXIT_DEGRADED);
+    r = plan_judge(buf_str(&text), text.size, crawlerd, &verdict, &err);
+    if (r < 0)
+        return verb_fail(&err, EXIT_DEGRADED);
+    r = arg_json
+            ? print_json(verdict_json(&verdict))
+            : print_verdict(streq(operands[0], "-") ? "standard input" : operands[0], &verdict);
+    return r != EXIT_WELL || verdict.errors.n > 0 ? EXIT_DEGRADED : EXIT_WELL;
+}
+
+/* -- schema -- */
+
+int verb_plan_schema(char *const *operands)
+{
+    return print_json(plan_schema());
+}
+
+/* -- show -- */
+
+static const char *text_or(const json_t *object, const char *key, const char *otherwise)
+{
+    const char *text = json_str(object, key);
+
+    return text ? text : otherwise;
+}
+
+static int add_refusal(Buf *text, const json_t *refused)
+{
+    const json_t *errors = json_object_get(refused, "errors"), *item;
+    size_t i;
+    int r;
+
+    r = buf_printf(text, "\nRefused at %s (SHA-256 %.12s):\n", text_or(refused, "at", "?"),
+                   text_or(refused, "sha256", "?"));
+    json_array_foreach (errors, i, item) {
+        if (r >= 0 && json_is_string(item))
+            r = buf_printf(text, "  %s\n", json_string_value(item));
+    }
+    return r;
+}
+
+/* The answer of Agent1.Plan() for people: the facts, what was refused, the document. */
+static int render_plan(const json_t *answer, Buf *text)
+{
+    const json_t *refused = json_object_get(answer, "refused");
+    const json_t *document = json_object_get(answer, "document");
+    auto_free char *shown = NULL;
+    uint64_t generation = 0;
+    int r;
+
+    (void)!json_u64(answer, "generation", &generation);
+    if (generation == 0)
+        r = buf_add_str(text, "No plan is in force.\n");
+    else
+        r = buf_printf(text,
+                       "Generation %" PRIu64 ", from %s\n"
+                       "Accepted %s, %s\n"
+                       "SHA-256 %s\n",
+                       generation, text_or(answer, "source", "?"),
+                       text_or(answer, "accepted_at", "?"), text_or(answer, "outcome", "?"),
+                       text_or(answer, "sha256", "?"));
+    if (r >= 0 && json_str(answer, "message"))
+        r = buf_printf(text, "%s\n", json_str(answer, "message"));
+    if (r >= 0 && json_is_object(refused))
+        r = add_refusal(text, refused);
+    if (r < 0 || !json_is_object(document))
+        return r;
+    shown = json_text(document, true);
+    return shown ? buf_printf(text, "\n%s\n", shown) : -ENOMEM;
+}
+
+int verb_plan_show(char *const *operands)
+{
+    auto_(sd_bus_flush_close_unrefp) sd_bus *bus = NULL;
+    auto_buf Buf text = BUF_INIT(OUTPUT_SIZE_MAX);
+    json_auto_t *answer = NULL;
+    auto_free char *reply = NULL;
+    auto_error Error err = {0};
+    int r;
+
+    r = bus_open(NULL, &bus, &err);
+    if (r >= 0)
+        r = bus_call_text(bus, BUS_AGENT_NAME, BUS_AGENT_PATH, BUS_AGENT_INTERFACE, "Plan", NULL,
+                          BUS_CALL_TIMEOUT_USEC, &reply, &err);
+    if (r < 0)
+        return verb_fail(&err, verb_status_of(&err));
+    r = json_parse(reply, strlen(reply), "answer of agentd", &answer, &err);
+    if (r < 0)
+        return verb_fail(&err, EXIT_DEGRADED);
+    if (arg_json)
+        return print_json(json_incref(answer));
+    if (render_plan(answer, &text) < 0)
+        return verb_fail((error_oom(&err), &err), EXIT_DEGRADED);
+    return verb_print(buf_str(&text));
+}

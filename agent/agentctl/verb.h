@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef AGENT_AGENTCTL_VERB_H
+#define AGENT_AGENTCTL_VERB_H
+
+/* The verbs of agentctl. A verb is one verb-*.c and one row in verbs.c; its help, the completion
+ * and the manual come from the row. */
+
+#include <stddef.h>
+
+#include "agent/base/error.h"
+#include "agent/io/bus.h" /* ExitStatus */
+
+/* A long option of a verb. Values stay in the verb's own file, as `arg_…`. */
+typedef struct VerbOption {
+    const char *name;     /* "state-dir" for --state-dir DIR and --state-dir=DIR */
+    const char *argument; /* "DIR", or NULL for a switch */
+    const char **value;   /* where the argument goes; a switch sets it to "yes" */
+    const char *help;
+} VerbOption;
+
+typedef struct Verb {
+    const char *name;     /* one or two words: "status", "plan validate" */
+    const char *operands; /* for help: "FILE", "[NAME]", "" */
+    unsigned min, max;    /* how many operands */
+    /* Runs it; `operands` ends with NULL. The status is one of ExitStatus, or what the verb's help
+     * says. What went wrong has been said on stderr by then (verb_fail()). */
+    int (*run)(char *const *operands);
+    const VerbOption *options; /* ends with a NULL name; NULL: none */
+    const char *help;          /* one line, a verb in the imperative first */
+} Verb;
+
+extern const Verb verbs[];
+extern const size_t n_verbs;
+
+/* Runs what argv says. The exit status for main. */
+int agentctl_main(int argc, char **argv);
+
+/* "agentctl: message", and the remedy on a line of its own; releases nothing. Returns `status`. */
+int verb_fail(const Error *err, int status);
+/* The status for a call that failed: unreachable, or refused. */
+int verb_status_of(const Error *err);
+/* Writes it all to standard output; EXIT_DEGRADED when that fails (a full disk, a closed pipe). */
+int verb_print(const char *text);
+
+/* -- one per verb-*.c -- */
+extern const VerbOption plan_show_options[], plan_validate_options[];
+int verb_plan_show(char *const *operands);
+int verb_plan_validate(char *const *operands);
+int verb_plan_schema(char *const *operands);
+
+#endif
