@@ -55,7 +55,7 @@ static int secret_declare(ResourceContext *context, const Plan *plan, Error *err
             return error_oom(err);
         }
         item->plan = secret;
-        r = resource_add(context, &resource_secret, secret->name, fingerprint, true, item, err);
+        r = resource_add(context, &resource_secret, secret->name, fingerprint, false, item, err);
         if (r < 0)
             return r;
     }
@@ -95,6 +95,7 @@ static void on_fetched(CloudSecret *secret, const Error *err, void *userdata)
     SecretItem *item = resource->item;
     auto_(secret_record_done) SecretRecord before = {0};
     auto_error Error failure = {0};
+    bool was_here = false;
     int changed;
 
     if (err)
@@ -102,6 +103,8 @@ static void on_fetched(CloudSecret *secret, const Error *err, void *userdata)
     changed = failure.code < 0 ? failure.code
                                : secret_store_record(resource->context->secrets, resource->name,
                                                      &before, &failure);
+    if (changed > 0)
+        was_here = secret_store_has(resource->context->secrets, resource->name, before.version);
     if (changed >= 0)
         changed = secret_store_put(resource->context->secrets, resource->name, item->plan->secret,
                                    item->plan->version, secret->version, secret->bytes, &failure);
@@ -112,7 +115,8 @@ static void on_fetched(CloudSecret *secret, const Error *err, void *userdata)
     item->fetch = cloud_op_free(item->fetch);
     if (item->refresh)
         (void)timer_set(item->refresh, item->plan->refresh_usec, REFRESH_ACCURACY_USEC);
-    if (changed > 0)
+    /* After a reboot the version is the old one, and yet somebody waits for its value. */
+    if (changed > 0 || (changed == 0 && !was_here))
         resource->context->host->secret_changed(resource, resource->context->host_userdata);
     resource_finish(resource, failure.code < 0 ? &failure : NULL);
 }
