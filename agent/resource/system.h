@@ -7,6 +7,7 @@
 #include "agent/resource/resource.h"
 
 extern const ResourceOps resource_timezone;
+extern const ResourceOps resource_swap;
 extern const ResourceOps resource_file;
 
 #endif
