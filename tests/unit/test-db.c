@@ -288,7 +288,7 @@ static int fill_small_disk(const char *dir)
     int64_t committed = 0, seen = 0;
     int r;
 
-    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+    if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) < 0 ||
         mount("tmpfs", dir, "tmpfs", 0, "size=1m") < 0)
         return 77;
     if (file_replace(ballast, blob, sizeof(blob), 0600, NULL) < 0 ||

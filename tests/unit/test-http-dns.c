@@ -41,7 +41,7 @@ static int replace_file(const char *path, const char *by, const char *text)
 {
     if (file_replace(by, text, strlen(text), 0644, NULL) < 0)
         return -EIO;
-    return mount(by, path, NULL, MS_BIND, NULL) < 0 ? -errno : 0;
+    return mount(by, path, "none", MS_BIND, NULL) < 0 ? -errno : 0;
 }
 
 /* Whether the silent network could be made; it lasts until the process ends. */
@@ -51,7 +51,7 @@ static bool make_silence(const char *dir)
     auto_free char *nsswitch = str_printf("%s/nsswitch.conf", dir);
 
     return unshare(CLONE_NEWNS | CLONE_NEWNET) >= 0 &&
-           mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) >= 0 && raise_loopback() >= 0 &&
+           mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) >= 0 && raise_loopback() >= 0 &&
            bind_name_server() >= 0 &&
            replace_file("/etc/nsswitch.conf", nsswitch, "hosts: files dns\n") >= 0 &&
            replace_file("/etc/resolv.conf", resolv,
