@@ -109,7 +109,8 @@ class Inserts:
                 good.append((index, checker.check(value)))
             except Bad as e:
                 message = e.message.partition(" Field: ")[0]
-                schema_error |= message.startswith("No such field")
+                message = message.replace("No such field", "no such field")
+                schema_error |= message.startswith("no such field")
                 errors[index] = {"reason": "invalid", "location": e.field.lower(),
                                  "debugInfo": "", "message": message}
         return good, errors, schema_error

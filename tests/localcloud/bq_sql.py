@@ -142,7 +142,11 @@ class Parser:
             passes = window if passes is None else passes & window
         if self.accept("ORDER"):
             self.expect("BY")
+            if qualify:  # only the columns of the result are left to order by
+                self.scope.append(([], {name.lower(): item for name, item in items}))
             sql += " ORDER BY " + ", ".join(self._order())
+            if qualify:
+                self.scope.pop()
         if self.accept("LIMIT"):
             sql += f" LIMIT {self.expression().sql}"
             passes = set()

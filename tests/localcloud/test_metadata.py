@@ -3,7 +3,8 @@ import threading
 import time
 
 import pytest
-from conftest import FLAVOR, PROJECT
+
+from localcloud.testing import FLAVOR, PROJECT
 
 ROOT = "/computeMetadata/v1/"
 

@@ -6,7 +6,8 @@ import re
 import time
 
 import pytest
-from conftest import PROJECT
+
+from localcloud.testing import PROJECT
 
 NAME = f"{PROJECT}/app/mervis"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"

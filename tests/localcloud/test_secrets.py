@@ -2,9 +2,9 @@
 import base64
 
 import pytest
-from conftest import PROJECT
 
 from localcloud.secretmanager import crc32c
+from localcloud.testing import PROJECT
 
 BASE = f"/v1/projects/{PROJECT}/secrets"
 
