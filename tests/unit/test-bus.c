@@ -1,18 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "tests/unit/test.h"
+#include "tests/unit/bus-fixture.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
-#include <string.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 
 #include "agent/base/buf.h"
-#include "agent/base/file.h"
 #include "agent/base/log.h"
 #include "agent/base/time.h"
-#include "agent/io/bus.h"
 
 #define NAME      "io.mervis.Test1"
 #define PATH      "/io/mervis/Test1"
@@ -22,8 +15,8 @@
 /* ---- A bus of the test's own, and a service on it ---- */
 
 typedef struct Fixture {
-    char *dir;
-    pid_t daemon, service;
+    TestBus bus;
+    pid_t service;
 } Fixture;
 
 static int on_describe(sd_bus_message *m, void *userdata, sd_bus_error *error)
@@ -100,62 +93,6 @@ static pid_t start_service(void)
     return pid;
 }
 
-static void end_process(pid_t *pid)
-{
-    if (*pid > 0) {
-        (void)kill(*pid, SIGKILL);
-        (void)waitpid(*pid, NULL, 0);
-    }
-    *pid = 0;
-}
-
-static const char config[] =
-    "<!DOCTYPE busconfig PUBLIC \"-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN\"\n"
-    " \"http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd\">\n"
-    "<busconfig><type>system</type><listen>unix:path=%s/bus</listen><auth>EXTERNAL</auth>\n"
-    "<policy context=\"default\"><allow user=\"*\"/><allow own=\"*\"/><allow send_type=\"*\"/>\n"
-    "<allow receive_type=\"*\"/><deny send_interface=\"" INTERFACE "\" send_member=\"Forbidden\"/>"
-    "</policy></busconfig>\n";
-
-static pid_t start_daemon(const char *dir)
-{
-    auto_free char *path = path_join(dir, "bus.conf");
-    auto_free char *option = str_printf("--config-file=%s/bus.conf", dir);
-    auto_free char *text = str_printf(config, dir);
-    pid_t pid;
-
-    assert_int_equal(file_replace(path, text, strlen(text), 0644, NULL), 1);
-    pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
-
-        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-        (void)dup2(null, STDERR_FILENO);
-        (void)execlp("dbus-daemon", "dbus-daemon", "--nofork", "--nopidfile", option, (char *)NULL);
-        _exit(127);
-    }
-    return pid;
-}
-
-/* Until `ready` says so, or ten seconds. */
-static bool wait_for(bool (*ready)(void *), void *userdata)
-{
-    for (int i = 0; i < 1000; i++) {
-        if (ready(userdata))
-            return true;
-        (void)nanosleep(&(struct timespec){.tv_nsec = 10 * 1000 * 1000}, NULL);
-    }
-    return false;
-}
-
-static bool bus_answers(void *userdata)
-{
-    auto_(sd_bus_flush_close_unrefp) sd_bus *bus = NULL;
-
-    return bus_open(NULL, &bus, NULL) >= 0;
-}
-
 static bool service_answers(void *userdata)
 {
     auto_(sd_bus_flush_close_unrefp) sd_bus *bus = NULL;
@@ -165,31 +102,12 @@ static bool service_answers(void *userdata)
            bus_call_text(bus, NAME, PATH, INTERFACE, "Describe", NULL, SECOND, &text, NULL) >= 0;
 }
 
-static bool have_dbus_daemon(void)
-{
-    auto_(strv_freep) char **dirs = str_split(getenv("PATH") ? getenv("PATH") : "", ":");
-
-    STRV_FOREACH (dir, dirs) {
-        auto_free char *path = path_join(*dir, "dbus-daemon");
-
-        if (path && access(path, X_OK) == 0)
-            return true;
-    }
-    return false;
-}
-
 static int bus_up(void **state)
 {
     static Fixture fixture;
-    auto_free char *address = NULL;
 
-    fixture = (Fixture){.dir = test_dir_new()};
     *state = &fixture;
-    assert_int_equal(chmod(fixture.dir, 0755), 0);
-    address = str_printf("unix:path=%s/bus", fixture.dir);
-    (void)setenv("DBUS_SYSTEM_BUS_ADDRESS", address, 1);
-    fixture.daemon = start_daemon(fixture.dir);
-    if (!wait_for(bus_answers, NULL))
+    if (test_bus_up(&fixture.bus) < 0)
         return -1;
     fixture.service = start_service();
     return wait_for(service_answers, NULL) ? 0 : -1;
@@ -200,8 +118,7 @@ static int bus_down(void **state)
     Fixture *f = *state;
 
     end_process(&f->service);
-    end_process(&f->daemon);
-    test_dir_done(&f->dir);
+    test_bus_down(&f->bus);
     return 0;
 }
 
@@ -428,7 +345,7 @@ static void a_server_ends_when_its_bus_goes_away(void **state)
     Fixture *f = *state;
     int status;
 
-    end_process(&f->daemon);
+    end_process(&f->bus.pid);
     assert_int_equal(waitpid(f->service, &status, 0), f->service);
     f->service = 0;
     assert_true(WIFEXITED(status));
@@ -452,7 +369,7 @@ int main(void)
     };
 
     if (!have_dbus_daemon()) {
-        printf("1..0 # SKIP dbus-daemon is not installed (Debian package dbus-daemon)\n");
+        printf(BUS_SKIP_PLAN);
         return 77;
     }
     return cmocka_run_group_tests(tests, bus_up, bus_down);
