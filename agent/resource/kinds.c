@@ -7,6 +7,6 @@
 #include "agent/resource/system.h"
 
 const ResourceOps *const resource_kinds[] = {
-    &resource_timezone,  &resource_swap,    &resource_file, &resource_secret,
-    &resource_container, &resource_crawler, NULL,
+    &resource_timezone, &resource_swap,      &resource_file,    &resource_script,
+    &resource_secret,   &resource_container, &resource_crawler, NULL,
 };

@@ -122,7 +122,7 @@ static bool is_file_name(const char *s)
     return *s && *s != '.' && !strchr(s, '/') && strlen(s) < 200;
 }
 
-static int value_path(const SecretStore *store, const char *name, const char *version, char **ret,
+int secret_store_path(const SecretStore *store, const char *name, const char *version, char **ret,
                       Error *err)
 {
     if (!is_file_name(name) || !is_file_name(version))
@@ -153,7 +153,7 @@ int secret_store_put_version(SecretStore *store, const char *name, const char *v
     auto_free char *path = NULL;
     int r;
 
-    r = value_path(store, name, version, &path, err);
+    r = secret_store_path(store, name, version, &path, err);
     if (r < 0)
         return r;
     return write_value(path, value, 0400, err);
@@ -188,7 +188,7 @@ bool secret_store_has(const SecretStore *store, const char *name, const char *ve
 {
     auto_free char *path = NULL;
 
-    return value_path(store, name, version, &path, NULL) >= 0 && access(path, R_OK) == 0;
+    return secret_store_path(store, name, version, &path, NULL) >= 0 && access(path, R_OK) == 0;
 }
 
 int secret_store_read(const SecretStore *store, const char *name, const char *version,
@@ -198,7 +198,7 @@ int secret_store_read(const SecretStore *store, const char *name, const char *ve
     auto_free char *path = NULL;
     int r;
 
-    r = value_path(store, name, version, &path, err);
+    r = secret_store_path(store, name, version, &path, err);
     if (r < 0)
         return r;
     r = file_read(path, SECRET_VALUE_MAX, &buf, err);

@@ -50,6 +50,9 @@ int secret_store_put(SecretStore *store, const char *name, const char *secret, c
 /* Keeps the value of an older version that a release needs, without making it the good one. */
 int secret_store_put_version(SecretStore *store, const char *name, const char *version,
                              const SecretBytes *value, Error *err) must_check;
+/* Where its value is, for whoever reads it itself (systemd's LoadCredential): free(). */
+int secret_store_path(const SecretStore *store, const char *name, const char *version, char **ret,
+                      Error *err) must_check;
 bool secret_store_has(const SecretStore *store, const char *name, const char *version);
 /* -ENOENT when its value is not here (after a reboot, or cleaned up). */
 int secret_store_read(const SecretStore *store, const char *name, const char *version,

@@ -9,5 +9,6 @@
 extern const ResourceOps resource_timezone;
 extern const ResourceOps resource_swap;
 extern const ResourceOps resource_file;
+extern const ResourceOps resource_script;
 
 #endif
