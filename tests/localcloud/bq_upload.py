@@ -115,7 +115,7 @@ class Uploads:
         if total is None or received < total:
             headers = [("Range", f"bytes=0-{received - 1}")] if received else []
             return Response(308, b"", None, HEADERS + headers)
-        return self._finish(session, project, json.loads(metadata), total, base)
+        return self._finish(session, project, json.loads(metadata), total, base, request.do)
 
     def _range(self, request, received, known):
         """(start, end, total) of a PUT; start is None for a question about the state."""
@@ -189,10 +189,16 @@ class Uploads:
             raise broken
         return received + kept
 
-    def _finish(self, session, project, metadata, total, base):
-        path = self.path(session)
+    def _finish(self, session, project, metadata, total, base, do):
         try:
-            job = self.loads.submit(project, metadata["job"], path, 0, total, metadata["do"], base)
+            with self.store.transaction() as db:  # the job and the session's end, both or neither
+                job = self.loads.submit(project, metadata["job"], self.path(session), 0, total,
+                                        {**metadata["do"], **do}, base)
+                reference = job["jobReference"]
+                seq = self.store.one("SELECT seq FROM jobs WHERE project = ? AND job = ?",
+                                     (reference["projectId"], reference["jobId"]))[0]
+                db.execute("UPDATE uploads SET answer = ? WHERE id = ?",
+                           (json.dumps({"seq": seq}), session))
         except GoogleError as e:
             response = e.response()
             with self.store.transaction() as db:
@@ -200,12 +206,6 @@ class Uploads:
                            (json.dumps({"code": e.code, "error": json.loads(response.body)}),
                             session))
             return response
-        reference = job["jobReference"]
-        seq = self.store.one("SELECT seq FROM jobs WHERE project = ? AND job = ?",
-                             (reference["projectId"], reference["jobId"]))[0]
-        with self.store.transaction() as db:
-            db.execute("UPDATE uploads SET answer = ? WHERE id = ?",
-                       (json.dumps({"seq": seq}), session))
         return reply(job)
 
 

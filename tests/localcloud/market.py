@@ -46,7 +46,7 @@ REPLAYS = [
     (r"query[12]\.finance\.yahoo\.com", r"/v1/test/getcrumb", "yahoo/getcrumb.txt"),
 ]
 REPLY_KEYS = {"status", "headers", "body", "body_base64", "file", "gzip", "times", "content_type",
-              "regex", "repeat", "chunked"}
+              "regex", "repeat", "chunked", "keep_body"}
 
 
 class Market:
@@ -191,6 +191,8 @@ class Market:
         target = path + ("?" + request.raw_query if request.raw_query else "")
         entry = self._ordered(host, path, target)
         if entry:
+            if entry.get("keep_body"):
+                request.note["body"] = request.body()[:65536].decode("utf-8", "replace")
             return self._reply(entry)
         if path == "/robots.txt":
             if host in ROBOTS:

@@ -13,7 +13,7 @@ from .server import Response
 HEADERS = [("Metadata-Flavor", "Google"), ("Server", "Metadata Server for VM"),
            ("X-XSS-Protection", "0"), ("X-Frame-Options", "SAMEORIGIN")]
 PREFIX = "/computeMetadata/v1"
-VERBATIM = ("attributes", "guest-attributes", "service-accounts", "disks")
+VERBATIM = ("attributes", "service-accounts")  # names below these are the user's
 
 
 class NotFound(Exception):

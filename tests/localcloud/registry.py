@@ -235,9 +235,18 @@ class Registry:
         response = self._proxy(request, target)
         if match["kind"] == "manifests":
             self._disturb(request, response)
+            if response.status == 404 and not self._exists(request, match["name"]):
+                return error(404, "NAME_UNKNOWN", f"Repository \"{match['name']}\" not found")
         if match["kind"] == "tags" and response.status == 200:
             self._add_google_fields(request, match["name"], response)
         return response
+
+    def _exists(self, request, name):
+        """A repository that nothing was ever pushed to is told apart from a missing tag."""
+        link, answer = self._call(request, f"/v2/{name}/tags/list", "GET")
+        answer.read()
+        self.local.link = link
+        return answer.status != 404
 
     def _disturb(self, request, response):
         if request.do.get("missing_digest"):

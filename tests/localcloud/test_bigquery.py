@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import gzip
+import socket
 import time
 
 import pytest
@@ -241,6 +242,22 @@ def test_less_may_be_kept_than_was_sent(table):
     rest = table.put(url, data[262144:], f"bytes 262144-{len(data) - 1}/{len(data)}")
     table.done(rest)
     assert len(table.rows()) == 4000
+
+
+def test_a_broken_connection_keeps_whole_256_kib(table):
+    data = upload_rows()
+    url = table.begin().headers["Location"]
+    head = (f"PUT {url.removeprefix(table.cloud.base)} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+            f"Content-Length: {len(data)}\r\nContent-Range: bytes 0-{len(data) - 1}/{len(data)}"
+            "\r\n\r\n").encode()
+    with socket.create_connection(("127.0.0.1", table.cloud.port), 5) as sock:
+        sock.sendall(head + data[:300000])
+    for _ in range(50):
+        asked = table.put(url, b"", f"bytes */{len(data)}")
+        if "Range" in asked.headers:
+            break
+        time.sleep(0.05)
+    assert asked.headers["Range"] == "bytes=0-262143"
 
 
 def test_a_lost_last_answer_is_found_by_asking(table):

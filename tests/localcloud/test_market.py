@@ -96,6 +96,12 @@ def test_registered_replies_come_first_and_so_often(cloud):
     assert cloud.call("PUT", "/_admin/market/example.com/a", {"bdy": "x"}).status == 400
 
 
+def test_what_was_sent_is_shown_where_a_reply_asks_for_it(cloud):
+    cloud.admin("PUT", "market/hooks.example.com/x", {"body": "ok", "keep_body": True})
+    cloud.call("POST", "/market/hooks.example.com/x", "rolled back")
+    assert cloud.admin("GET", "ledger?only=requests")["requests"][-1]["body"] == "rolled back"
+
+
 def test_hostile_replies_can_be_registered(cloud):
     cut = gzip.compress(b"x" * 10000)[:-20]
     cloud.admin("PUT", "market/h/cut", {"body_base64": base64.b64encode(cut).decode(),

@@ -127,6 +127,10 @@ def test_head_and_get_negotiate_at_the_real_registry(cloud):
     assert cloud.get(f"/v2/{NAME}/manifests/stable", **auth).status == 404
     missing = cloud.get(f"/v2/{NAME}/manifests/nothing", **headers)
     assert missing.json["errors"][0]["code"] == "MANIFEST_UNKNOWN"
+    other = f"{PROJECT}/app/never-pushed"
+    auth = {"Authorization": f"Bearer {token(cloud, name=other).json['token']}"}
+    answer = cloud.get(f"/v2/{other}/manifests/stable", **ACCEPT, **auth)
+    assert (answer.status, answer.json["errors"][0]["code"]) == (404, "NAME_UNKNOWN")
 
 
 def test_a_google_token_passes_as_bearer(cloud):
