@@ -269,7 +269,7 @@ char *engine_log_text(const void *data, size_t size, size_t max)
         const char *newline = memchr(line, '\n', (size_t)(end - line));
         size_t length = newline ? (size_t)(newline - line) : (size_t)(end - line);
         size_t shown = length > 0 && line[length - 1] == '\r' ? length - 1 : length;
-        auto_free char *escaped = str_escape(line, shown, max);
+        auto_free char *escaped = str_escape(line, shown, 4 * shown + 4);
 
         if (!escaped || buf_add_str(&text, escaped) < 0 ||
             (newline && buf_add_char(&text, '\n') < 0))
