@@ -224,6 +224,7 @@ static int add_troubles(Buf *ret, const View *view, const json_t *status)
         const char *what;
         const json_t *item;
     } ones[] = {
+        {"agentd", status}, /* while it does not answer */
         {"vm", json_object_get(status, "vm")},
         {"plan", json_is_object(json_object_get(plan, "refused")) ? NULL : plan},
         {"images", json_object_get(status, "images")},
@@ -594,13 +595,16 @@ int status_view(const json_t *status, const View *view, Buf *ret)
         add_containers, add_resources, add_secrets, add_crawler, add_events,
     };
 
+    int r;
+
     assert(status && view && ret);
 
-    if (!json_str(status, "kind"))
-        return add_crawler(ret, view, status);
+    if (!json_str(status, "kind")) {
+        r = add_troubles(ret, view, status);
+        return r < 0 ? r : add_crawler(ret, view, status);
+    }
     for (size_t i = 0; i < ELEMENTS(parts); i++) {
-        int r = parts[i] ? parts[i](ret, view, status) : buf_add_char(ret, '\n');
-
+        r = parts[i] ? parts[i](ret, view, status) : buf_add_char(ret, '\n');
         if (r < 0)
             return r;
     }

@@ -43,9 +43,10 @@ int verb_status_of(const Error *err);
 int verb_print(const char *text);
 
 /* -- one per verb-*.c -- */
-extern const VerbOption plan_show_options[], plan_validate_options[];
+extern const VerbOption plan_show_options[], plan_validate_options[], status_options[];
 int verb_plan_show(char *const *operands);
 int verb_plan_validate(char *const *operands);
 int verb_plan_schema(char *const *operands);
+int verb_status(char *const *operands);
 
 #endif

@@ -9,6 +9,7 @@
 #include "agent/base/str.h"
 #include "agent/io/bus.h"
 #include "agent/io/json.h"
+#include "agent/io/status-keys.h"
 #include "agent/statusd/metrics.h"
 #include "agent/statusd/probe.h"
 
@@ -114,21 +115,6 @@ static void answer_metrics(Statusd *statusd, Request *request)
 }
 
 /* What `agentctl status --json` prints. */
-static json_t *status_document(const json_t *agent, const json_t *crawler, const Error *err)
-{
-    json_auto_t *status = agent ? json_copy((json_t *)(uintptr_t)agent) : json_object();
-
-    if (!status || json_put(status, "reachable", json_boolean(agent != NULL)) < 0 ||
-        json_put(status, "crawler",
-                 crawler ? json_incref((json_t *)(uintptr_t)crawler) : json_null()) < 0)
-        return NULL;
-    if (!agent &&
-        (json_put(status, "message", json_string(error_text(err))) < 0 ||
-         json_put(status, "remedy", err->remedy ? json_string(err->remedy) : json_null()) < 0))
-        return NULL;
-    return json_incref(status);
-}
-
 static void answer_status(Statusd *statusd, Request *request)
 {
     const Probe *agent = statusd->probes[SOURCE_AGENT];
@@ -136,8 +122,8 @@ static void answer_status(Statusd *statusd, Request *request)
     json_auto_t *status = NULL;
     auto_free char *text = NULL;
 
-    status = status_document(probe_document(agent), probe_document(statusd->probes[SOURCE_CRAWLER]),
-                             probe_error(agent));
+    status = status_join(probe_document(agent), probe_document(statusd->probes[SOURCE_CRAWLER]),
+                         probe_error(agent));
     text = status ? json_text(status, /* pretty= */ true) : NULL;
     if (!text || buf_printf(&body, "%s\n", text) < 0)
         return reply_out_of_memory(request);
