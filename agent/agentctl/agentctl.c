@@ -92,7 +92,7 @@ static int show_help(void)
         r = add_row(&text, "--version", "show the version");
     if (r >= 0)
         r = buf_add_str(&text, "\nExit status: 0 all is well, 1 degraded or refused, 2 not "
-                               "reachable, 64 wrong usage.\n");
+                               "reachable,\n64 wrong usage.\n");
     return r < 0 ? EXIT_DEGRADED : verb_print(buf_str(&text));
 }
 

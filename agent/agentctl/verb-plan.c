@@ -27,7 +27,7 @@ const VerbOption plan_show_options[] = {
 };
 
 const VerbOption plan_validate_options[] = {
-    {"json", NULL, &arg_json, "print {\"valid\", \"errors\", \"warnings\"} as JSON"},
+    {"json", NULL, &arg_json, "print the verdict as JSON"},
     {0},
 };
 
@@ -54,8 +54,8 @@ static json_t *verdict_json(const Verdict *verdict)
     }
     if (verdict->warning && json_array_append_new(warnings, json_string(verdict->warning)) < 0)
         return NULL;
-    return json_pack("{s:b, s:O, s:O}", "valid", verdict->errors.n == 0, "errors", errors,
-                     "warnings", warnings);
+    return json_pack("{s:b, s:b, s:O, s:O}", "truncated", verdict->errors.truncated, "valid",
+                     verdict->errors.n == 0, "errors", errors, "warnings", warnings);
 }
 
 static int print_json(json_t *value)
