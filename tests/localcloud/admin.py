@@ -6,7 +6,7 @@ import re
 from urllib.parse import unquote
 
 from .bq_types import to_plain
-from .google import GoogleError
+from .google import APIS, PERMISSIONS, GoogleError
 from .server import BadRequest, json_response
 
 IDENTITY = ("source", "symbol", "interval", "kind", "ts", "revision")
@@ -83,6 +83,9 @@ class Admin:
         state = {"enable": "ENABLED", "disable": "DISABLED", "destroy": "DESTROYED"}.get(verb)
         if not state:
             raise Refused("a version is followed by :enable, :disable or :destroy")
+        if version == "latest":
+            version = cloud.store.one("SELECT max(version) FROM versions WHERE project = ? AND "
+                                      "secret = ?", (project, secret))[0] or 0
         return cloud.secrets.set_state(project, secret, int(version), state)
 
     def _know(self, project):
@@ -92,19 +95,23 @@ class Admin:
 
     def _iam(self, request, method, parts):
         if method == "PUT":
-            self.cloud.store.put("iam", self._names(request, "deny"))
+            self.cloud.store.put("iam", self._names(request, "deny", PERMISSIONS))
         return {"deny": self.cloud.store.get("iam", [])}
 
     def _apis(self, request, method, parts):
         if method == "PUT":
-            self.cloud.store.put("apis-disabled", self._names(request, "disabled"))
+            self.cloud.store.put("apis-disabled", self._names(request, "disabled", APIS))
         return {"disabled": self.cloud.store.get("apis-disabled", [])}
 
     @staticmethod
-    def _names(request, key):
+    def _names(request, key, known):
         body = request.json()
         if not isinstance(body, dict) or set(body) != {key} or not isinstance(body[key], list):
             raise Refused(f'the body is {{"{key}": [...]}}')
+        for name in body[key]:
+            if str(name).partition("@")[0] not in known:
+                raise Refused(f"{name!r} is nothing that the double looks at, known: "
+                              f"{', '.join(sorted(known))}")
         return body[key]
 
     def _options(self, request, method, parts):

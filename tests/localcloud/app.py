@@ -73,8 +73,8 @@ class Cloud:
         for _ in range(4):
             plug = socket.socket(self.hole.family)
             plug.setblocking(False)
-            plug.connect_ex(("127.0.0.1" if address == "0.0.0.0" else address,
-                             self.blackhole_port))
+            local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
+            plug.connect_ex((local, self.blackhole_port))
             self.plugs.append(plug)
 
     # -- one request

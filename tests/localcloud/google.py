@@ -29,6 +29,16 @@ SCOPES = {
                       PLATFORM + ".read-only"),
     "bigquery.insert": (PLATFORM, AUTH + "bigquery", AUTH + "bigquery.insertdata"),
 }
+PERMISSIONS = {
+    f"{service}.{kind}.{verb}" for service, kind, verbs in (
+        ("secretmanager", "secrets", "create get list delete"),
+        ("secretmanager", "versions", "access get list add enable disable destroy"),
+        ("artifactregistry", "repositories", "downloadArtifacts uploadArtifacts"),
+        ("bigquery", "jobs", "create get list listAll"),
+        ("bigquery", "datasets", "create get update delete"),
+        ("bigquery", "tables", "create get list update delete updateData getData"),
+    ) for verb in verbs.split()}
+APIS = {f"{name}.googleapis.com" for name in ("secretmanager", "artifactregistry", "bigquery")}
 HTML = """<!DOCTYPE html>
 <html lang=en>
   <meta charset=utf-8>

@@ -31,6 +31,12 @@ def test_the_port_is_written_when_it_answers(own):
     assert own.admin("GET", "")["project"] == PROJECT
 
 
+def test_a_second_one_in_the_same_directory_is_refused(own):
+    done = subprocess.run([os.path.join(HERE, "localcloud"), "--dir", own.directory],
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "another one runs" in done.stderr
+
+
 # -- faults
 
 
@@ -42,6 +48,8 @@ def test_unknown_words_in_orders_are_refused(cloud):
     assert cloud.call("PUT", "/_admin/options", {"job_pendign": 1}).status == 400
     assert cloud.call("PUT", "/_admin/options", {"job_pending": "1"}).status == 400
     assert cloud.call("GET", "/_admin/nothing").status == 400
+    assert cloud.call("PUT", "/_admin/iam", {"deny": ["bigquery.jobs.creat"]}).status == 400
+    assert cloud.call("PUT", "/_admin/apis", {"disabled": ["bigquery"]}).status == 400
 
 
 def test_faults_count_their_hits_and_can_be_removed(cloud):

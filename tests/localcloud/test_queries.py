@@ -138,3 +138,32 @@ def test_a_request_id_makes_a_query_once(table):
     ids = {table.query("SELECT 1", requestId="abc").json["jobReference"]["jobId"]
            for _ in range(2)}
     assert len(ids) == 1
+
+
+def test_the_queries_of_crawlerd_are_understood(table):
+    cloud, path = table.cloud, table.path.rpartition("/")[0]
+    found = cloud.api("GET", table.path).json
+    for name in ("x_intraday", "x_daily"):
+        cloud.api("POST", path, {"tableReference": {"tableId": name}, "schema": found["schema"],
+                                 "timePartitioning": found["timePartitioning"]})
+        cloud.api("POST", f"{path}/{name}/insertAll", {"rows": [
+            {"json": row(1, symbol=name, revision=n, close=str(n))} for n in (0, 1)]})
+    view = (f"SELECT * FROM (SELECT * FROM `demo-project.{table.dataset}.x_intraday` UNION ALL "
+            f"SELECT * FROM `demo-project.{table.dataset}.x_daily`) QUALIFY ROW_NUMBER() OVER "
+            "(PARTITION BY source, symbol, ts ORDER BY revision DESC, close DESC) = 1")
+    made = cloud.api("POST", path, {"tableReference": {"tableId": "x_latest"},
+                                    "view": {"query": view, "useLegacySql": False}})
+    assert made.status == 200, made.body
+    answer = table.query(f"SELECT symbol, close FROM {table.dataset}.x_latest ORDER BY symbol")
+    assert values(answer) == [["x_daily", "1"], ["x_intraday", "1"]]
+    sources = {"name": "sources", "parameterType": {"type": "ARRAY",
+                                                    "arrayType": {"type": "STRING"}},
+               "parameterValue": {"arrayValues": [{"value": "y"}]}}
+    since = {"name": "since", "parameterType": {"type": "TIMESTAMP"},
+             "parameterValue": {"value": "2026-10-07T00:00:00Z"}}
+    answer = table.query(
+        f"SELECT source, symbol, ts, MAX(revision) AS revision FROM {table.dataset}.x_daily WHERE "
+        "trade_date >= @date AND ts >= @since AND source IN UNNEST(@sources) GROUP BY source, "
+        "symbol, ts", maxResults=1, maximumBytesBilled="10737418240", parameterMode="NAMED",
+        queryParameters=[date("2026-10-06", "date")["queryParameters"][0], since, sources], **INT64)
+    assert values(answer) == [["y", "x_daily", "1791352860000000", "1"]]
