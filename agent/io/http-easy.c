@@ -64,6 +64,9 @@ static size_t on_body(char *data, size_t unit, size_t count, void *userdata)
     /* Counted here, after decompression: a bomb shows its size only now. */
     is_success = status >= 200 && status < 300;
     body->max = is_success ? op->request.max_body : (size_t)HTTP_ERROR_BODY_MAX;
+    /* Growing would leave copies of a secret behind. */
+    if (op->request.sensitive && !body->data && buf_reserve(body, body->max) < 0)
+        return stop_with(op, OP_STOP_NO_MEMORY, -ENOMEM);
     room = body->max - body->size;
     if (size > room && is_success)
         return stop_with(op, OP_STOP_TOO_BIG, -EFBIG);

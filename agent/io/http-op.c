@@ -178,11 +178,20 @@ static uint64_t total_left_usec(const HttpOp *op)
     return op->request.total_timeout_usec > spent ? op->request.total_timeout_usec - spent : 0;
 }
 
+static void body_cleanse(HttpOp *op)
+{
+    Buf *body = &op->response.body;
+
+    if (op->request.sensitive && body->data)
+        explicit_bzero(body->data, body->size);
+    buf_clear(body);
+}
+
 static void response_reset(HttpOp *op)
 {
     HttpResponse *response = &op->response;
 
-    buf_clear(&response->body);
+    body_cleanse(op);
     buf_clear(&op->header_text);
     op->n_header_text = 0;
     response->n_headers = 0;
@@ -252,6 +261,7 @@ static void op_finish(HttpOp *op, const Error *err)
     if (op->easy)
         curl_easy_cleanup(op->easy);
     op->easy = NULL;
+    body_cleanse(op);
     buf_done(&op->response.body);
     buf_done(&op->header_text);
 }
@@ -331,7 +341,7 @@ void op_try_done(HttpOp *op, CURLcode result)
         return;
     }
     /* Half an answer is none: its status must not be taken for one. */
-    buf_clear(&op->response.body);
+    body_cleanse(op);
     op->response.status = 0;
     if (error.kind != ERROR_TEMPORARY || !op_retry(op))
         op_finish(op, &error);
@@ -536,6 +546,7 @@ void op_destroy(HttpOp *op)
 {
     op_abandon(op);
     curl_slist_free_all(op->slist);
+    body_cleanse(op);
     buf_done(&op->response.body);
     buf_done(&op->header_text);
     for (size_t i = 0; op->headers && i < op->request.n_headers; i++) {

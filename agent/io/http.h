@@ -111,6 +111,7 @@ typedef struct HttpRequest {
     const char *const *follow_hosts; /* NULL: any; else only to these hosts */
     bool allow_plain;                /* plain http to any host: for peers inside this machine (a
                                         container's own address) */
+    bool sensitive;                  /* the answer holds a secret: overwritten before it is freed */
     bool held;                       /* waits for http_op_restart() */
     bool no_proxy;                   /* the metadata server is never asked through a proxy */
     bool compressed;                 /* offer gzip */
@@ -164,8 +165,8 @@ int http_start(HttpClient *client, const HttpRequest *request, HttpHandler handl
 HttpOp *http_op_free(HttpOp *op);
 DEFINE_AUTO(HttpOp, http_op_free)
 
-/* Begins a held operation, or, in its handler, the same operation anew; with other bearer
- * credentials unless NULL. The handler is called again. */
+/* Begins a held operation, or, once its handler was called, the same operation anew; with other
+ * bearer credentials unless NULL. The handler is called again. */
 int http_op_restart(HttpOp *op, const char *bearer, Error *err) must_check;
 
 /* An answer that is not 2xx as an Error: kind by status (401/403 DENIED, 408/5xx TEMPORARY, 429
