@@ -161,7 +161,7 @@ int cloud_judge(const Cloud *cloud, const HttpResponse *response, const CloudNee
 
 /* Whether the machine's access scopes let its token through at all; else `*ret_remedy` (free() it;
  * may be NULL) is the command. */
-bool cloud_scopes_suffice(const CloudIdentity *identity, char **ret_remedy);
+bool cloud_scopes_suffice(const Cloud *cloud, const CloudIdentity *identity, char **ret_remedy);
 
 /* --- Secrets -------------------------------------------------------------------------------- */
 
@@ -186,7 +186,7 @@ int cloud_secret_resolve(Cloud *cloud, const char *name, const char *version,
                          CloudSecretHandler handler, void *userdata, CloudOp **ret, Error *err)
     must_check;
 /* Whether the name is well formed, without asking anybody: 0, or INVALID. */
-int cloud_secret_check_name(const char *name, Error *err);
+int cloud_secret_check_name(const Cloud *cloud, const char *name, Error *err);
 
 /* --- Registries ----------------------------------------------------------------------------- */
 

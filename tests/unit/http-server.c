@@ -32,6 +32,7 @@ typedef struct Connection {
     Buf in, out;
     uint64_t drip_usec;
     bool answering; /* one at a time */
+    size_t hanging; /* number of the request that hangs, from 1 */
     bool close, reset, silent;
 } Connection;
 
@@ -165,6 +166,7 @@ static void answer(Connection *connection, const Request *request)
     }
 
     connection->answering = true;
+    connection->hanging = reply.mode == REPLY_HANG ? (size_t)(request - server->requests) + 1 : 0;
     connection->close = reply.close || reply.mode == REPLY_SHORT || reply.mode == REPLY_EARLY;
     connection->reset = reply.mode == REPLY_RESET;
     connection->silent = reply.mode == REPLY_HANG || reply.mode == REPLY_STALL;
@@ -200,6 +202,13 @@ const char *request_header(const Request *request, const char *name)
         return value;
     }
     return NULL;
+}
+
+void http_server_release(HttpServer *server)
+{
+    LIST_FOREACH (all, connection, server->connections)
+        if (connection->hanging)
+            answer(connection, &server->requests[connection->hanging - 1]);
 }
 
 /* The size of the body that a chunked request carries, decoded into `ret`; false: more is to come.
@@ -327,7 +336,7 @@ static void connection_turn(Connection *connection)
     server->requests = realloc(server->requests, (server->n_requests + 1) * sizeof(request));
     assert_non_null(server->requests);
     server->requests[server->n_requests++] = request;
-    answer(connection, &request);
+    answer(connection, &server->requests[server->n_requests - 1]);
 }
 
 static int on_connection(sd_event_source *source, int fd, uint32_t revents, void *userdata)

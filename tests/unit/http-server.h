@@ -63,6 +63,8 @@ const char *http_server_url(HttpServer *server, const char *path);
  * and is counted by http_server_unscripted(). Strings in it must live until it was given. */
 void http_server_reply(HttpServer *server, const Reply *reply);
 void http_server_handle(HttpServer *server, HttpServerHandler handler, void *userdata);
+/* Puts the requests that hang to the handler again: what a long poll waits for has happened. */
+void http_server_release(HttpServer *server);
 /* Owned by the server from now on: free()d with it. Returns `s`. */
 char *http_server_keep(HttpServer *server, char *s);
 
