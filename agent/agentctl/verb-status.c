@@ -134,7 +134,6 @@ static int exit_status(const Status *status)
 /* Over what was there: each line cleared behind its end, and the screen below the last. */
 static int redraw(const char *page)
 {
-    auto_(strv_freep) char **lines = NULL;
     auto_buf Buf screen = BUF_INIT(PAGE_MAX);
     const char *at = page, *end;
     int r;

@@ -72,12 +72,10 @@ static const char test_bus_config[] = {
     "<allow receive_type=\"*\"/><deny send_interface=\"io.mervis.Test1\" "
     "send_member=\"Forbidden\"/></policy></busconfig>\n"};
 
-/* Starts the bus daemon in the directory, again after it was ended; a call of
- * io.mervis.Test1.Forbidden() is refused by its policy. */
-static inline unused_ int test_bus_start(TestBus *bus)
+/* Starts the bus daemon with that configuration, in the directory that is there. */
+static inline unused_ int test_bus_start_with(TestBus *bus, const char *config)
 {
     auto_free char *path = path_join(bus->dir, "bus.conf");
-    auto_free char *config = str_printf(test_bus_config, bus->dir);
     auto_free char *option = str_printf("--config-file=%s", path);
 
     if (file_replace(path, config, strlen(config), 0644, NULL) < 0)
@@ -92,6 +90,15 @@ static inline unused_ int test_bus_start(TestBus *bus)
         _exit(127);
     }
     return bus->pid > 0 && wait_for(test_bus_accepts, NULL) ? 0 : -1;
+}
+
+/* The usual one; again after it was ended. A call of io.mervis.Test1.Forbidden() is refused by its
+ * policy. */
+static inline unused_ int test_bus_start(TestBus *bus)
+{
+    auto_free char *config = str_printf(test_bus_config, bus->dir);
+
+    return test_bus_start_with(bus, config);
 }
 
 static inline unused_ int test_bus_up(TestBus *bus)
