@@ -15,7 +15,7 @@ const char *const plan_on_success_names[] = {"nothing", "poweroff", NULL};
 const char *const plan_scope_names[] = {"managed", "all", NULL};
 const char *const plan_notify_names[] = {"slack", NULL};
 
-/* What agent/agentd/events.c reports; its test compares the two. */
+/* What agent/agentd/events.c reports; a test compares the two. */
 const char *const plan_event_names[] = {"agentd-started",
                                         "agentd-stopping",
                                         "plan-accepted",

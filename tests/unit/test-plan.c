@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "agent/agentd/events.h"
 #include "agent/base/file.h"
 #include "agent/base/time.h"
 #include "agent/io/json.h"
@@ -456,6 +457,18 @@ static void mounts_are_read(void **state)
     assert_int_equal(plan_extra_host_parse("db", &name, &address), -EINVAL);
 }
 
+static void the_events_of_a_plan_are_those_of_agentd(void **state)
+{
+    size_t n = 0;
+
+    for (; plan_event_names[n]; n++) {
+        if (!event_kind(plan_event_names[n]))
+            fail_msg("agentd has no event \"%s\"", plan_event_names[n]);
+    }
+    /* None is there twice, so equal numbers are equal sets. */
+    assert_int_equal(n, n_event_kinds);
+}
+
 static void the_schema_and_the_manual_have_every_part(void **state)
 {
     json_auto_t *schema = plan_schema();
@@ -482,4 +495,5 @@ TEST_MAIN(cmocka_unit_test(the_tables_agree_with_themselves), cmocka_unit_test(a
           cmocka_unit_test(the_spec_of_a_release_is_what_shapes_the_container),
           cmocka_unit_test(secrets_of_the_crawl_part_are_found), cmocka_unit_test(ports_are_read),
           cmocka_unit_test(mounts_are_read),
+          cmocka_unit_test(the_events_of_a_plan_are_those_of_agentd),
           cmocka_unit_test(the_schema_and_the_manual_have_every_part))
