@@ -174,7 +174,7 @@ int engine_op_new(Engine *engine, const char *method, EngineHandler handler, voi
     return 0;
 }
 
-static int set_formatted(char **at, Error *err, const char *format, va_list args)
+static int printf_like(3, 0) set_formatted(char **at, Error *err, const char *format, va_list args)
 {
     char *text = NULL;
 
