@@ -11,7 +11,7 @@ import pytest
 
 from rig import image, web
 from rig.machine import NOBODY
-from rig.process import run, stays, wait_for
+from rig.process import stays, wait_for
 
 AGENT_KEYS = {"kind", "version", "at", "started_at", "state", "ready", "ready_reason", "vm", "plan", "resources",
               "secrets", "containers", "images", "events"}
@@ -192,7 +192,7 @@ def test_the_status_has_its_keys_and_its_exit_status(machine):
     assert digest[7:15] in screen.stdout and "healthy" in screen.stdout and "app-key" in screen.stdout
     assert max(len(line) for line in screen.stdout.splitlines()) <= 80
 
-    as_nobody = run([machine.program("agentctl"), "status", "--json"], check=False, user=NOBODY[0], group=NOBODY[1])
+    as_nobody = machine.agentctl("status", "--json", user=NOBODY[0], group=NOBODY[1])
     assert as_nobody.returncode == 0, as_nobody.stderr
 
 
@@ -200,7 +200,7 @@ def test_the_status_says_2_when_agentd_is_down_and_shows_what_was_last_recorded(
     boot(machine)
     machine.wait_settled()
     machine.agentd.stop()
-    done = machine.agentctl("status", "--state-dir", machine.dir / "agentd" / "state")
+    done = machine.agentctl("status")
     assert done.returncode == 2
     assert "mervis" in done.stdout + done.stderr
 

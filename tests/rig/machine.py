@@ -163,9 +163,9 @@ class Machine:
 
     # What a user sees
 
-    def agentctl(self, *arguments, check=False, timeout=20):
-        return run([self.program("agentctl"), *arguments], check=check, timeout=timeout,
-                   env={**os.environ, "MERVIS_STATE_DIR": str(self.dir / "agentd" / "state")})
+    def agentctl(self, verb, *arguments, check=False, timeout=20, **kwargs):
+        where = ["--state-dir", self.dir / "agentd" / "state"] if verb == "status" else []
+        return run([self.program("agentctl"), verb, *where, *arguments], check=check, timeout=timeout, **kwargs)
 
     def status(self):
         """`agentctl status --json`, whatever its exit status."""
