@@ -2,11 +2,10 @@
 
 /* agentctl plan show | validate | schema */
 
-#include <errno.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/agentctl/plan-view.h"
 #include "agent/agentctl/validate.h"
 #include "agent/agentctl/verb.h"
 #include "agent/base/file.h"
@@ -129,58 +128,6 @@ int verb_plan_schema(char *const *operands)
 
 /* -- show -- */
 
-static const char *text_or(const json_t *object, const char *key, const char *otherwise)
-{
-    const char *text = json_str(object, key);
-
-    return text ? text : otherwise;
-}
-
-static int add_refusal(Buf *text, const json_t *refused)
-{
-    const json_t *errors = json_object_get(refused, "errors"), *item;
-    size_t i;
-    int r;
-
-    r = buf_printf(text, "\nRefused at %s (SHA-256 %.12s):\n", text_or(refused, "at", "?"),
-                   text_or(refused, "sha256", "?"));
-    json_array_foreach (errors, i, item) {
-        if (r >= 0 && json_is_string(item))
-            r = buf_printf(text, "  %s\n", json_string_value(item));
-    }
-    return r;
-}
-
-/* The answer of Agent1.Plan() for people: the facts, what was refused, the document. */
-static int render_plan(const json_t *answer, Buf *text)
-{
-    const json_t *refused = json_object_get(answer, "refused");
-    const json_t *document = json_object_get(answer, "document");
-    auto_free char *shown = NULL;
-    uint64_t generation = 0;
-    int r;
-
-    (void)!json_u64(answer, "generation", &generation);
-    if (generation == 0)
-        r = buf_add_str(text, "No plan is in force.\n");
-    else
-        r = buf_printf(text,
-                       "Generation %" PRIu64 ", from %s\n"
-                       "Accepted %s, %s\n"
-                       "SHA-256 %s\n",
-                       generation, text_or(answer, "source", "?"),
-                       text_or(answer, "accepted_at", "?"), text_or(answer, "outcome", "?"),
-                       text_or(answer, "sha256", "?"));
-    if (r >= 0 && json_str(answer, "message"))
-        r = buf_printf(text, "%s\n", json_str(answer, "message"));
-    if (r >= 0 && json_is_object(refused))
-        r = add_refusal(text, refused);
-    if (r < 0 || !json_is_object(document))
-        return r;
-    shown = json_text(document, true);
-    return shown ? buf_printf(text, "\n%s\n", shown) : -ENOMEM;
-}
-
 int verb_plan_show(char *const *operands)
 {
     auto_(sd_bus_flush_close_unrefp) sd_bus *bus = NULL;
@@ -201,7 +148,7 @@ int verb_plan_show(char *const *operands)
         return verb_fail(&err, EXIT_DEGRADED);
     if (arg_json)
         return print_json(json_incref(answer));
-    if (render_plan(answer, &text) < 0)
+    if (plan_view(answer, &text) < 0)
         return verb_fail((error_oom(&err), &err), EXIT_DEGRADED);
     return verb_print(buf_str(&text));
 }

@@ -4,9 +4,11 @@
 #include <errno.h>
 #include <string.h>
 
+#include "agent/agentctl/plan-view.h"
 #include "agent/agentctl/validate.h"
 #include "agent/agentctl/verb.h"
 #include "agent/base/file.h"
+#include "agent/io/json.h"
 
 /* A crawlerd that says what it is told to, and keeps what it was asked. */
 static char *fake_crawlerd(const char *dir, const char *reply, int status)
@@ -108,6 +110,36 @@ static void without_a_crawler_that_is_said(void **state)
     assert_null(other.warning);
 }
 
+static void assert_shown(const char *answer, const char *expected)
+{
+    json_auto_t *value = NULL;
+    auto_buf Buf text = BUF_INIT(65536);
+    auto_error Error err = {0};
+
+    assert_ok(json_parse(answer, strlen(answer), "answer", &value, &err), &err);
+    assert_ok(plan_view(value, &text), NULL);
+    assert_string_equal(buf_str(&text), expected);
+}
+
+static void the_plan_in_force_is_shown_with_the_refused_one(void **state)
+{
+    assert_shown(
+        "{\"generation\": 3, \"source\": \"attribute mervis-plan of the instance\","
+        " \"accepted_at\": \"2026-10-07T06:30:00Z\", \"outcome\": \"applied\","
+        " \"sha256\": \"abc\", \"message\": \"the newest plan was refused\","
+        " \"refused\": {\"at\": \"2026-10-08T00:00:00Z\", \"sha256\": \"0123456789abcdef\","
+        " \"errors\": [\"x: unknown key\"]}, \"document\": {\"version\": 1}}",
+        "Generation 3, from attribute mervis-plan of the instance\n"
+        "Accepted 2026-10-07T06:30:00Z, applied\n"
+        "SHA-256 abc\n"
+        "the newest plan was refused\n"
+        "\nRefused at 2026-10-08T00:00:00Z (SHA-256 0123456789ab):\n"
+        "  x: unknown key\n"
+        "\n{\n  \"version\": 1\n}\n");
+    assert_shown("{\"generation\": 0, \"refused\": null, \"document\": null}",
+                 "No plan is in force.\n");
+}
+
 static int run(const char *const *words)
 {
     char *argv[8] = {0};
@@ -161,5 +193,6 @@ TEST_MAIN(cmocka_unit_test(a_part_is_found_as_it_stands),
           cmocka_unit_test(a_good_crawl_part_is_valid),
           cmocka_unit_test(a_crawler_that_says_nothing_sensible_is_a_fault),
           cmocka_unit_test(without_a_crawler_that_is_said),
+          cmocka_unit_test(the_plan_in_force_is_shown_with_the_refused_one),
           cmocka_unit_test(wrong_usage_has_a_status_of_its_own),
           cmocka_unit_test(the_rows_of_verbs_are_complete))
