@@ -46,7 +46,8 @@ void extract_outcome_done(ExtractOutcome *outcome);
 const char *extract_verdict_name(ExtractVerdict verdict);
 
 /* Appends to `rows`; rows that cannot be made whole go to its dead rows. `content_type` is the
- * header's value or NULL. Returns 0 whatever the document is; < 0 only for memory and our own
+ * header's value, "" where the reply had none, NULL where nobody knows (it is not checked then).
+ * Returns 0 whatever the document is; < 0 only for memory and our own
  * mistakes. */
 int extract_run(const Recipe *recipe, const ExtractRequest *request, const void *body, size_t size,
                 long status, const char *content_type, RowSet *rows, ExtractOutcome *ret,

@@ -363,6 +363,33 @@ int amount_shift(const Amount *amount, int exponent, unsigned scale_max, Amount 
     return 0;
 }
 
+int amount_subtract(const Amount *a, const Amount *b, Amount *ret)
+{
+    unsigned scale = MAX_OF(a->scale, b->scale);
+    AmountMantissa x, y, difference;
+    u128 value;
+    int places = (int)scale;
+
+    assert(a->present && b->present);
+
+    if (__builtin_mul_overflow(a->mantissa, (AmountMantissa)p10(scale - a->scale), &x) ||
+        __builtin_mul_overflow(b->mantissa, (AmountMantissa)p10(scale - b->scale), &y) ||
+        __builtin_sub_overflow(x, y, &difference))
+        return -ERANGE;
+    value = difference < 0 ? -(u128)difference : (u128)difference;
+    if (value >= p10(AMOUNT_DIGITS_MAX))
+        return -ERANGE;
+    if (value == 0)
+        places = 0;
+    strip_zeros(&value, &places);
+    *ret = (Amount){
+        .mantissa = difference < 0 ? -(AmountMantissa)value : (AmountMantissa)value,
+        .scale = (uint8_t)places,
+        .present = true,
+    };
+    return 0;
+}
+
 size_t amount_format(const Amount *amount, char buf[static AMOUNT_TEXT_MAX])
 {
     char digits[AMOUNT_TEXT_MAX], *p = digits + sizeof(digits);

@@ -53,6 +53,9 @@ Amount amount_from_i64(int64_t value);
 /* Multiplies by 10^exponent (units: "in thousands", basis points): exact or -ERANGE. */
 int amount_shift(const Amount *amount, int exponent, unsigned scale_max, Amount *ret) must_check;
 
+/* a - b, exact or -ERANGE; both must be present. */
+int amount_subtract(const Amount *a, const Amount *b, Amount *ret) must_check;
+
 /* Canonical text: no exponent, no trailing zeros, no "-0". Returns the length, without a NUL. */
 #define AMOUNT_TEXT_MAX 48
 size_t amount_format(const Amount *amount, char buf[static AMOUNT_TEXT_MAX]);

@@ -187,9 +187,9 @@ static int unknown_interval(const Recipe *recipe, const char *interval, Error *e
     auto_(strv_freep) char **names = NULL;
     auto_free char *all = NULL;
 
-    FOREACH_ITEM(RecipeInterval, i, recipe->intervals)
-    if (strv_push(&names, i->key) < 0)
-        return error_oom(err);
+    FOREACH_ITEM (RecipeInterval, i, recipe->intervals)
+        if (strv_push(&names, i->key) < 0)
+            return error_oom(err);
     all = str_join((const char *const *)names, ", ");
     return error_set(err, -EINVAL, ERROR_INVALID, "recipe %s has no interval \"%.16s\"; it has %s",
                      recipe->name, interval ? interval : "", all ? all : "");
@@ -279,16 +279,15 @@ static uint64_t page_count(const Recipe *recipe, const RecipeInterval *interval,
 
 static const char *choose_url(const RecipeRequestPart *request, uint64_t back_usec)
 {
-    FOREACH_ITEM(RecipeUrl, url, request->urls)
-    if (url->reach_usec == 0 || back_usec <= url->reach_usec)
-        return url->url;
+    FOREACH_ITEM (RecipeUrl, url, request->urls)
+        if (url->reach_usec == 0 || back_usec <= url->reach_usec)
+            return url->url;
     return request->url;
 }
 
 static int fill_headers(const Recipe *recipe, char ***ret)
 {
-    FOREACH_ITEM(RecipePair, pair, recipe->request.headers)
-    {
+    FOREACH_ITEM (RecipePair, pair, recipe->request.headers) {
         auto_free char *line = str_printf("%s: %s", pair->key, pair->value);
 
         if (!line || strv_push(ret, line) < 0)

@@ -185,8 +185,8 @@ static void compile_column(Compiler *c, RecipeTable *table, RecipeColumn *column
         if (column->path)
             fault(c, "path", "all rows of a document share one tz: use header or const");
         check_zone(c, "const", column->constant);
-        FOREACH_ITEM(RecipePair, pair, column->by_suffix)
-        check_zone(c, "by_suffix", pair->value);
+        FOREACH_ITEM (RecipePair, pair, column->by_suffix)
+            check_zone(c, "by_suffix", pair->value);
     }
     if (column->request >= 0 && column->field != ROW_FIELD_SYMBOL &&
         column->field != ROW_FIELD_INTERVAL)
@@ -226,8 +226,7 @@ static void compile_table(Compiler *c, size_t index)
     compile_path(c, "rows", table->rows, true, &table->rows_compiled);
     compile_path(c, "arrays", table->arrays, false, &table->arrays_compiled);
 
-    FOREACH_ITEM(RecipeColumn, column, table->columns)
-    {
+    FOREACH_ITEM (RecipeColumn, column, table->columns) {
         (void)snprintf(c->where + n, sizeof(c->where) - n, ".columns.%.60s", column->key);
         compile_column(c, table, column);
     }
@@ -240,16 +239,16 @@ static void compile_table(Compiler *c, size_t index)
 static void compile_rule(Compiler *c, const char *list, size_t index, RecipeRule *rule)
 {
     (void)snprintf(c->where, sizeof(c->where), "%s[%zu]", list, index);
-    if (!rule->status && !rule->path && !rule->body)
-        fault(c, "", "it says nothing: status, path or body is needed");
-    if (!rule->path && (rule->equals || rule->contains || rule->absent))
-        fault(c, "", "equals, contains and absent speak of a path");
-    if (rule->absent && (rule->equals || rule->contains))
-        fault(c, "absent", "what is absent has no text");
-    if (c->recipe->format == RECIPE_CSV && (rule->path || rule->message))
+    if (!rule->status && !rule->path && !rule->body && !rule->body_is && !rule->absent)
+        fault(c, "", "it says nothing: status, path, absent, body or body_is is needed");
+    if (!rule->path && (rule->equals || rule->contains))
+        fault(c, "", "equals and contains speak of a path");
+    if (c->recipe->format == RECIPE_CSV && (rule->path || rule->message || rule->absent))
         fault(c, "path", "a csv document has no paths: use body");
     compile_path(c, "path", rule->path, false, &rule->path_compiled);
     compile_path(c, "message", rule->message, false, &rule->message_compiled);
+    for (size_t i = 0; rule->absent && rule->absent[i] && i < RECIPE_ABSENT_MAX; i++)
+        compile_path(c, "absent", rule->absent[i], false, &rule->absent_compiled[i]);
 }
 
 /* The host of an https URL must be one of the recipe's. */
@@ -271,9 +270,9 @@ static bool template_has(const RecipeRequestPart *request, const char *what)
 {
     if (request->url && strstr(request->url, what))
         return true;
-    FOREACH_ITEM(RecipeUrl, url, request->urls)
-    if (url->url && strstr(url->url, what))
-        return true;
+    FOREACH_ITEM (RecipeUrl, url, request->urls)
+        if (url->url && strstr(url->url, what))
+            return true;
     return false;
 }
 
@@ -302,8 +301,7 @@ static void check_request(Compiler *c)
         fault(c, "request.url", "either url or urls is needed");
     if (request->url)
         check_url(c, "request.url", request->url);
-    FOREACH_ITEM(RecipeUrl, url, request->urls)
-    {
+    FOREACH_ITEM (RecipeUrl, url, request->urls) {
         char member[40];
 
         (void)snprintf(member, sizeof(member), "request.urls[%zu].url", i++);
@@ -324,9 +322,9 @@ static void compile(FieldContext *context, void *object)
     check_request(&c);
     check_paging(&c);
     compile_path(&c, "paging.more", recipe->paging.more, false, &recipe->paging.more_compiled);
-    FOREACH_ITEM(RecipeInterval, interval, recipe->intervals)
-    if (interval->key && interval_parse(interval->key, &interval->parsed) < 0)
-        interval->parsed = (Interval){.count = 1, .unit = INTERVAL_DAY}; /* already said */
+    FOREACH_ITEM (RecipeInterval, interval, recipe->intervals)
+        if (interval->key && interval_parse(interval->key, &interval->parsed) < 0)
+            interval->parsed = (Interval){.count = 1, .unit = INTERVAL_DAY}; /* already said */
     if (is_json(recipe) && recipe->root && !streq(recipe->root, "object") &&
         !streq(recipe->root, "array"))
         fault(&c, "root", "a json document is an object or an array");
@@ -344,13 +342,12 @@ static void compile(FieldContext *context, void *object)
     for (i = 0; i < recipe->tables.n; i++)
         compile_table(&c, i);
     i = 0;
-    FOREACH_ITEM(RecipeRule, rule, recipe->errors)
-    compile_rule(&c, "errors", i++, rule);
+    FOREACH_ITEM (RecipeRule, rule, recipe->errors)
+        compile_rule(&c, "errors", i++, rule);
     i = 0;
-    FOREACH_ITEM(RecipeRule, rule, recipe->empty)
-    compile_rule(&c, "empty", i++, rule);
-    FOREACH_ITEM(RecipeValue, value, recipe->values)
-    {
+    FOREACH_ITEM (RecipeRule, rule, recipe->empty)
+        compile_rule(&c, "empty", i++, rule);
+    FOREACH_ITEM (RecipeValue, value, recipe->values) {
         (void)snprintf(c.where, sizeof(c.where), "values.%.60s", value->key);
         compile_path(&c, "", value->path, false, &value->path_compiled);
     }
@@ -390,32 +387,32 @@ int recipe_compile(const char *text, size_t size, const char *file, Recipe **ret
     return 0;
 }
 
+static void rules_done(FieldArray *rules)
+{
+    FOREACH_ITEM (RecipeRule, rule, *rules) {
+        path_free(rule->path_compiled);
+        path_free(rule->message_compiled);
+        for (size_t i = 0; i < RECIPE_ABSENT_MAX; i++)
+            path_free(rule->absent_compiled[i]);
+    }
+}
+
 Recipe *recipe_free(Recipe *recipe)
 {
     if (!recipe)
         return NULL;
-    FOREACH_ITEM(RecipeTable, table, recipe->tables)
-    {
+    FOREACH_ITEM (RecipeTable, table, recipe->tables) {
         path_free(table->rows_compiled);
         path_free(table->arrays_compiled);
-        FOREACH_ITEM(RecipeColumn, column, table->columns)
-        {
+        FOREACH_ITEM (RecipeColumn, column, table->columns) {
             path_free(column->path_compiled);
             path_free(column->header_compiled);
         }
     }
-    FOREACH_ITEM(RecipeRule, rule, recipe->errors)
-    {
-        path_free(rule->path_compiled);
-        path_free(rule->message_compiled);
-    }
-    FOREACH_ITEM(RecipeRule, rule, recipe->empty)
-    {
-        path_free(rule->path_compiled);
-        path_free(rule->message_compiled);
-    }
-    FOREACH_ITEM(RecipeValue, value, recipe->values)
-    path_free(value->path_compiled);
+    rules_done(&recipe->errors);
+    rules_done(&recipe->empty);
+    FOREACH_ITEM (RecipeValue, value, recipe->values)
+        path_free(value->path_compiled);
     path_free(recipe->paging.more_compiled);
     fields_done(recipe_fields, recipe);
     free(recipe->file);
@@ -430,9 +427,9 @@ json_t *recipe_schema(void)
 
 const RecipeInterval *recipe_interval(const Recipe *recipe, const char *interval)
 {
-    FOREACH_ITEM(RecipeInterval, i, recipe->intervals)
-    if (streq_ptr(i->key, interval))
-        return i;
+    FOREACH_ITEM (RecipeInterval, i, recipe->intervals)
+        if (streq_ptr(i->key, interval))
+            return i;
     return NULL;
 }
 

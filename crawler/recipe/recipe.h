@@ -106,6 +106,7 @@ typedef struct RecipeColumn {
     char *constant;
     FieldArray by_suffix;  /* RecipePair: ending of the symbol → value ("" matches any) */
     FieldArray map;        /* RecipePair: the source's word → ours ("day" → "1d") */
+    char *until;           /* the source's text counts up to this character ("-" of "KRW-BTC") */
     char *prefix, *suffix; /* put around a text that came from path or header ("EUR" + "USD") */
     int type;              /* ColumnType */
     char *format;          /* of dates: "%Y%m%d", "%Y-%m-%dT%H:%M:%S" (strict) */
@@ -117,6 +118,7 @@ typedef struct RecipeColumn {
     bool thousands;        /* "1,234,567" */
     bool cumulative;       /* counts from the start of the trade date: rows get the difference */
     bool required;         /* a row without it is a dead letter */
+    bool optional;         /* of parallel arrays: the array may be missing */
     bool same;             /* the request's value and the reply's must agree, else it is refused */
     bool filter;           /* rows of another value than the request's are skipped ("*": none is) */
     uint64_t times_10_to;  /* value × 10^n ("in thousands" is 3) */
@@ -157,20 +159,24 @@ typedef struct RecipeTable {
     RecipeColumn *by_field[ROW_FIELD_MAX]; /* into columns; NULL where the table has none */
 } RecipeTable;
 
+#define RECIPE_ABSENT_MAX 4
+
 /* What a reply looks like that is no rows. All given conditions must hold. */
 typedef struct RecipeRule {
     char **status;  /* "404", "5xx"; none: any */
     char *path;     /* something is there (json path, XPath) */
     char *equals;   /* … and is this text */
     char *contains; /* … or has it inside, case ignored */
-    char *body;     /* the body's first 4 KiB contain this, case ignored */
-    bool absent;    /* turns `path` round: nothing is there, or null */
+    char *body;     /* unreadable: the first 4 KiB have this inside, case ignored */
+    char *body_is;  /* the whole unreadable reply is this, blanks trimmed, case ignored */
+    char **absent;  /* paths at which nothing is, or null */
     char *message;  /* path of the source's own words, for the error */
     int kind;       /* ErrorKind of an error rule */
     char *means;    /* in our words: "no such symbol" */
     uint64_t retry_after_usec;
 
     RecipePath *path_compiled, *message_compiled;
+    RecipePath *absent_compiled[RECIPE_ABSENT_MAX];
 } RecipeRule;
 
 typedef struct RecipeInterval {

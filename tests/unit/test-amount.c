@@ -211,6 +211,29 @@ static void units_are_shifted_exactly_or_not_at_all(void **state)
     assert_false(shifted.present);
 }
 
+static void differences_are_exact(void **state)
+{
+    const struct {
+        const char *a, *b, *difference;
+    } cases[] = {
+        {"79927", "35454", "44473"}, {"1.25", "1.250000001", "-0.000000001"},
+        {"1.5", "0.5", "1"},         {"5", "5", "0"},
+        {"-1", "1", "-2"},
+    };
+    Amount huge = amount("99999999999999999999999999999999999999"), tiny = amount("0.1"),
+           difference;
+
+    for (size_t i = 0; i < ELEMENTS(cases); i++) {
+        Amount a = amount(cases[i].a), b = amount(cases[i].b);
+        char buf[AMOUNT_TEXT_MAX + 1];
+
+        assert_int_equal(amount_subtract(&a, &b, &difference), 0);
+        buf[amount_format(&difference, buf)] = '\0';
+        assert_string_equal(buf, cases[i].difference);
+    }
+    assert_int_equal(amount_subtract(&huge, &tiny, &difference), -ERANGE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -222,6 +245,7 @@ int main(void)
         cmocka_unit_test(thousands_are_read_where_allowed),
         cmocka_unit_test(what_is_no_number_is_refused),
         cmocka_unit_test(amounts_compare_by_value),
+        cmocka_unit_test(differences_are_exact),
         cmocka_unit_test(units_are_shifted_exactly_or_not_at_all),
     };
 
