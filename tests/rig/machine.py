@@ -125,7 +125,7 @@ class Machine:
             "name": "mervis", "image": self.image, "ports": ["8080:8080"], "log": "json-file", "memory": "64MiB",
             "env": {"GREETING": "hello", "APP_KEY": {"secret": "app-key"}},
             "health": {"interval": "1s", "timeout": "2s", "retries": 3, "start_period": "20s", "stable": "2s"},
-            "stop_timeout": "3s", "update": {"check": "5s", "settle": "10s"}, **changes,
+            "stop_timeout": "3s", "update": {"check": "10s", "settle": "10s"}, **changes,
         }
         return {key: value for key, value in made.items() if value is not None}
 
@@ -133,7 +133,7 @@ class Machine:
         """A plan of this machine; the default is the demo's application with one secret."""
         plan = {
             "version": 1, "role": "serving",
-            "secrets": [{"name": "app-key", "secret": "APP_KEY", "version": "latest", "refresh": "5s"}]
+            "secrets": [{"name": "app-key", "secret": "APP_KEY", "version": "latest", "refresh": "10s"}]
             if secrets is None else secrets,
             "containers": [self.container()] if containers is None else containers,
             "endpoints": self.endpoints(),
