@@ -23,6 +23,7 @@
 struct Manager {
     sd_event *event;
     const DaemonOptions *options;
+    const char *crawler_dir;
     HttpClient *http;
     Cloud *cloud;
     Engine *engine;

@@ -294,6 +294,7 @@ static int start_work(Manager *m, Error *err)
                                    .root = m->options->root,
                                    .state_dir = m->options->state_dir,
                                    .runtime_dir = m->options->runtime_dir,
+                                   .crawler_dir = m->crawler_dir,
                                    .instance_id = "",
                                    .first_boot = !state_ever_applied(&m->state)};
     r = reconciler_new(&m->context, &reconciler_handlers, m, &m->reconciler, err);
@@ -310,7 +311,8 @@ static int start_work(Manager *m, Error *err)
                              err);
 }
 
-int manager_new(sd_event *event, const DaemonOptions *options, Manager **ret, Error *err)
+int manager_new(sd_event *event, const DaemonOptions *options, const char *crawler_dir,
+                Manager **ret, Error *err)
 {
     auto_(manager_freep) Manager *m = calloc(1, sizeof(*m));
     int r;
@@ -319,6 +321,7 @@ int manager_new(sd_event *event, const DaemonOptions *options, Manager **ret, Er
         return error_oom(err);
     m->event = sd_event_ref(event);
     m->options = options;
+    m->crawler_dir = crawler_dir;
     m->started_at = now_realtime_usec();
     if (timer_new(event, write_status, m, &m->status) < 0)
         return error_oom(err);

@@ -12,8 +12,9 @@
 
 typedef struct Manager Manager;
 
-int manager_new(sd_event *event, const DaemonOptions *options, Manager **ret, Error *err)
-    must_check;
+/* `options` and `crawler_dir` (crawlerd's runtime directory) must outlive it. */
+int manager_new(sd_event *event, const DaemonOptions *options, const char *crawler_dir,
+                Manager **ret, Error *err) must_check;
 Manager *manager_free(Manager *manager);
 DEFINE_AUTO(Manager, manager_free)
 

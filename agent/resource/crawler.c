@@ -28,11 +28,6 @@ typedef struct CrawlerItem {
     bool leaving;
 } CrawlerItem;
 
-static char *item_dir(const ResourceContext *context)
-{
-    return path_join(context->runtime_dir, CRAWLER_DIR_NAME);
-}
-
 static json_t *endpoints_of(const Plan *plan)
 {
     json_auto_t *endpoints = json_object();
@@ -69,10 +64,9 @@ static int crawler_declare(ResourceContext *context, const Plan *plan, Error *er
 static int crawler_check(Resource *resource, char **ret_difference, Error *err)
 {
     CrawlerItem *item = resource->item;
-    auto_free char *dir = item_dir(resource->context), *path = NULL;
+    auto_free char *path = path_join(resource->context->crawler_dir, CRAWLER_FILE_NAME);
     auto_buf Buf content = BUF_INIT(0);
 
-    path = dir ? path_join(dir, CRAWLER_FILE_NAME) : NULL;
     if (!path)
         return error_oom(err);
     if (item->told && file_read(path, FILE_MAX_BYTES, &content, NULL) >= 0 &&
@@ -82,47 +76,52 @@ static int crawler_check(Resource *resource, char **ret_difference, Error *err)
     return *ret_difference ? 1 : error_oom(err);
 }
 
-/* crawlerd's user, where there is one: in tests it runs as ourselves. */
-static void crawler_owner(uid_t *ret_uid, gid_t *ret_gid)
+/* Where tmpfiles.d made no directory (a test, a machine without the unit), it is made for
+ * crawlerd's user. */
+static int create_dir(const char *path, Error *err)
 {
     const struct passwd *user = getpwnam(CRAWLER_USER);
-
-    *ret_uid = user && geteuid() == 0 ? user->pw_uid : (uid_t)-1;
-    *ret_gid = user && geteuid() == 0 ? user->pw_gid : (gid_t)-1;
-}
-
-static int open_owned_dir(const char *path, uid_t uid, gid_t gid, int *ret_fd, Error *err)
-{
-    auto_close int fd = -EBADF;
+    struct stat st;
     int r;
 
+    if (stat(path, &st) >= 0)
+        return 0;
     r = dir_create(path, 0750, err);
     if (r < 0)
         return r;
-    fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0)
-        return error_errno(err, errno, "open %s", path);
-    if (uid != (uid_t)-1 && fchown(fd, uid, gid) < 0)
+    if (user && geteuid() == 0 && chown(path, user->pw_uid, user->pw_gid) < 0)
         return error_errno(err, errno, "chown %s", path);
+    return 0;
+}
+
+/* Its owner is crawlerd's user: what we write there is to be read by it, and by nobody else. */
+static int open_owned_dir(const char *path, uid_t *ret_uid, gid_t *ret_gid, int *ret_fd, Error *err)
+{
+    auto_close int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    struct stat st;
+
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return error_errno(err, errno, "open %s", path);
+    *ret_uid = geteuid() == 0 ? st.st_uid : (uid_t)-1;
+    *ret_gid = geteuid() == 0 ? st.st_gid : (gid_t)-1;
     *ret_fd = take_fd(&fd);
     return 0;
 }
 
-static int write_secrets(Resource *resource, const char *dir, uid_t uid, gid_t gid, Error *err)
+static int write_secrets(Resource *resource, int dir_fd, uid_t uid, gid_t gid, Error *err)
 {
     CrawlerItem *item = resource->item;
     SecretStore *store = resource->context->secrets;
-    auto_free char *path = path_join(dir, SECRETS_DIR_NAME);
     auto_close int fd = -EBADF;
     int r;
 
     if (strv_length(item->secrets) == 0)
         return 0;
-    if (!path)
-        return error_oom(err);
-    r = open_owned_dir(path, uid, gid, &fd, err);
-    if (r < 0)
-        return r;
+    if (mkdirat(dir_fd, SECRETS_DIR_NAME, 0700) < 0 && errno != EEXIST)
+        return error_errno(err, errno, "create a directory for crawlerd's secrets");
+    fd = openat(dir_fd, SECRETS_DIR_NAME, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 || (uid != (uid_t)-1 && fchown(fd, uid, gid) < 0))
+        return error_errno(err, errno, "open the directory of crawlerd's secrets");
     STRV_FOREACH (name, item->secrets) {
         auto_(secret_record_done) SecretRecord record = {0};
         auto_(secret_bytes_freep) SecretBytes *value = NULL;
@@ -145,19 +144,19 @@ static int write_secrets(Resource *resource, const char *dir, uid_t uid, gid_t g
 static int write_document(Resource *resource, Error *err)
 {
     CrawlerItem *item = resource->item;
-    auto_free char *dir = item_dir(resource->context);
+    const char *dir = resource->context->crawler_dir;
     auto_close int fd = -EBADF;
     uid_t uid;
     gid_t gid;
     int r;
 
-    if (!dir)
-        return error_oom(err);
-    crawler_owner(&uid, &gid);
-    r = open_owned_dir(dir, uid, gid, &fd, err);
+    r = create_dir(dir, err);
     if (r < 0)
         return r;
-    r = write_secrets(resource, dir, uid, gid, err);
+    r = open_owned_dir(dir, &uid, &gid, &fd, err);
+    if (r < 0)
+        return r;
+    r = write_secrets(resource, fd, uid, gid, err);
     if (r < 0)
         return r;
     return file_replace_owned_at(fd, CRAWLER_FILE_NAME, item->document, strlen(item->document),
@@ -256,10 +255,9 @@ static void crawler_cancel(Resource *resource)
 static void crawler_remove(Resource *resource)
 {
     CrawlerItem *item = resource->item;
-    auto_free char *dir = item_dir(resource->context), *path = NULL;
+    auto_free char *path = path_join(resource->context->crawler_dir, CRAWLER_FILE_NAME);
     auto_error Error err = {0};
 
-    path = dir ? path_join(dir, CRAWLER_FILE_NAME) : NULL;
     if (!path || (unlink(path) < 0 && errno != ENOENT)) {
         (void)error_errno(&err, path ? errno : ENOMEM, "remove %s",
                           path ? path : CRAWLER_FILE_NAME);

@@ -4,15 +4,13 @@
 
 /* The crawler as a resource: agentd hands the plan's crawl part to crawlerd as a file in crawlerd's
  * runtime directory and says so over D-Bus. crawlerd keeps its last accepted part itself and runs
- * on without us.
+ * on without us. What is written belongs to whoever owns that directory.
  *
- *   <runtime-dir>/crawler/crawl.json      {"crawl": …, "endpoints": {host: base URL}, "instance":
- * id} <runtime-dir>/crawler/secrets/NAME    values that recipes name, 0400, owned by crawlerd's
- * user */
+ *   <crawler-dir>/crawl.json      {"crawl": …, "endpoints": {host: base URL}, "instance": id}
+ *   <crawler-dir>/secrets/NAME    values that recipes name, 0400 */
 
 #include "agent/resource/resource.h"
 
-#define CRAWLER_DIR_NAME  "crawler"
 #define CRAWLER_FILE_NAME "crawl.json"
 #define CRAWLER_USER      "mervis-crawler"
 #define CRAWLER_UNIT      "crawlerd.service"

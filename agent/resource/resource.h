@@ -121,6 +121,7 @@ struct ResourceContext {
     sd_bus *bus;          /* NULL where there is none */
     const char *root;     /* where system resources are applied: "/" but in tests */
     const char *state_dir, *runtime_dir;
+    const char *crawler_dir; /* crawlerd's runtime directory */
     const char *instance_id; /* "" until it is known */
     bool first_boot;         /* no generation was ever applied on this instance */
     const Plan *plan;        /* in force; valid as long as its resources are */

@@ -77,7 +77,8 @@ class Machine:
         self.image = f"{REGISTRY_HOST}/{self.repository}:stable"
         self.plan = None
 
-        self.agentd = self.daemon("agentd", "--root", self.root, "--engine", self.engine.socket)
+        self.agentd = self.daemon("agentd", "--root", self.root, "--engine", self.engine.socket,
+                                  "--crawler-dir", self.dir / "crawlerd" / "run")
         self.crawlerd = self.daemon("crawlerd", user=NOBODY)
         self.statusd = self.daemon("statusd", user=NOBODY)
 
