@@ -245,7 +245,13 @@ static int take_name(const Piece *name, Reference *reference, Error *err)
     reference->path =
         str_printf("%s%.*s", on_hub && !memchr(path.at, '/', path.size) ? HUB_LIBRARY : "",
                    (int)path.size, path.at);
-    return reference->path ? 0 : error_oom(err);
+    if (!reference->path)
+        return error_oom(err);
+    if (strlen(reference->path) > REFERENCE_NAME_MAX)
+        return refuse(&path, path.size, err,
+                      "with \"library/\" before it the name is over 255 characters");
+
+    return 0;
 }
 
 /* Sixty-four hex digits alone name an image by id: nothing that can be pulled. */

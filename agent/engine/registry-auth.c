@@ -64,13 +64,6 @@ void registry_denied(RegistryOp *op, const HttpResponse *response, bool at_token
 
 /* ---- The token ------------------------------------------------------------------------------ */
 
-/* The body's memory is the request's until it is freed; the token need not stay in it. */
-static void cleanse_body(const HttpResponse *response)
-{
-    if (response->body.data)
-        cleanse((void *)(uintptr_t)response->body.data, response->body.size);
-}
-
 static int take_token(RegistryOp *op, const HttpResponse *response, Error *err)
 {
     json_t *doc = NULL;
@@ -111,7 +104,6 @@ static void on_token(HttpOp *request, const HttpResponse *response, const Error 
         r = error_copy(&mine, err);
     } else if (response->status == 200) {
         r = take_token(op, response, &mine);
-        cleanse_body(response);
     } else if ((response->status == 401 || response->status == 403) && op->username &&
                !op->asked_again) {
         want_credentials(op, /* again= */ true);
@@ -157,6 +149,7 @@ static void ask_token(RegistryOp *op)
         .try_timeout_usec = TOKEN_TRY_USEC,
         .total_timeout_usec = TOKEN_TOTAL_USEC,
         .max_body = TOKEN_BODY_MAX,
+        .sensitive = true,
         .follow = true,
         .retry = {.tries = op->tries},
         .check_address = registry_check_address,

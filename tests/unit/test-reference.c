@@ -113,6 +113,8 @@ static void lengths_are_bounded(void **state)
     text[256] = '\0';
     assert_int_equal(reference_parse(text, &reference, NULL), -EINVAL);
     text[255] = '\0';
+    assert_int_equal(reference_parse(text, &reference, NULL), -EINVAL); /* "library/…" */
+    text[255 - strlen("library/")] = '\0';
     assert_int_equal(reference_parse(text, &longest, NULL), 0);
     memcpy(text, "app:", 4);
     text[4 + 129] = '\0';
