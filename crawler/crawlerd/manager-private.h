@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef CRAWLER_CRAWLERD_MANAGER_PRIVATE_H
+#define CRAWLER_CRAWLERD_MANAGER_PRIVATE_H
+
+#include <systemd/sd-bus.h>
+
+#include "agent/cloud/cloud.h"
+#include "agent/io/loop.h"
+#include "crawler/crawlerd/coldstart.h"
+#include "crawler/crawlerd/crawl-plan.h"
+#include "crawler/crawlerd/delivery.h"
+#include "crawler/crawlerd/intake.h"
+#include "crawler/crawlerd/manager.h"
+#include "crawler/fetch/fetch.h"
+#include "crawler/spool/spool.h"
+
+typedef enum ManagerPhase {
+    PHASE_IDLE,     /* no jobs */
+    PHASE_IDENTITY, /* asking the cloud who we are */
+    PHASE_COLD,     /* learning what is there */
+    PHASE_RUNNING,
+    PHASE_DRAINING,
+} ManagerPhase;
+
+struct Manager {
+    sd_event *event;
+    ManagerOptions options;
+    char *spool_path, *document_path;
+    HttpClient *http;
+    Cloud *cloud;
+    sd_bus *bus;
+    Spool *spool;
+    Intake *intake;
+    Fetcher *fetcher;
+    Sink *sink;
+    Delivery *delivery;
+    Coldstart *coldstart;
+
+    CrawlDocument document; /* in force; plan NULL: none */
+    FetchJob *jobs;
+    char **secrets;       /* values for the jobs' secret_header, cleansed */
+    const char **sources; /* recipe names, for the cold start */
+    ManagerPhase phase;
+    CloudOp *identity_op;
+    HttpOp *egress_op;
+    Timer *timer; /* the drain's end; the time limit of --once */
+    Timer *again; /* the identity is asked again */
+    uint64_t started_usec;
+    uint64_t dead_before; /* dead letters when --once began */
+    uint64_t refused_now; /* documents refused since the start */
+    bool failed;          /* --once: not all was delivered */
+
+    /* Why fetching is held, most severe first; NULL where not. */
+    char *hold_spool, *hold_full, *hold_cold, *hold_writer;
+    char *refused_message; /* the document's fault */
+    char *aside_message;   /* the spool was moved aside */
+    char *egress_message;
+    char *egress_remedy;
+};
+
+void manager_hold_changed(Manager *m);
+const char *manager_hold_reason(const Manager *m);
+int manager_serve_bus(Manager *m, Error *err) must_check;
+
+#endif

@@ -1,0 +1,789 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+
+#include "crawler/crawlerd/manager-private.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+#include "agent/base/file.h"
+#include "agent/base/log.h"
+#include "agent/base/parse.h"
+#include "agent/base/str.h"
+#include "agent/io/crypto.h"
+#include "agent/io/daemon.h"
+#include "agent/io/json.h"
+
+#define TEXT_DOCUMENT       "document"   /* the last accepted one */
+#define TEXT_COLD           "cold-start" /* "pending" until it is through */
+#define IDENTITY_AGAIN_USEC (5 * SECOND)
+#define SPOOL_RELEASE       (9.0 / 10) /* of its size: fetching goes on again */
+#define EGRESS_PROBE_URL    "https://bigquery.googleapis.com/discovery/v1/apis/bigquery/v2/rest"
+#define ONCE_PATIENCE_USEC  MINUTE /* a pause that is longer needs a person, or a daemon */
+
+static void begin(Manager *m);
+static void once_is_over(Manager *m);
+
+/* --- Holding -------------------------------------------------------------------------------- */
+
+const char *manager_hold_reason(const Manager *m)
+{
+    if (m->hold_spool)
+        return m->hold_spool;
+    if (m->hold_full)
+        return m->hold_full;
+    if (m->hold_cold)
+        return m->hold_cold;
+    return m->hold_writer;
+}
+
+void manager_hold_changed(Manager *m)
+{
+    if (m->fetcher)
+        fetcher_hold(m->fetcher, m->phase == PHASE_DRAINING ? "stopping" : manager_hold_reason(m));
+}
+
+static void set_hold(Manager *m, char **which, const char *reason)
+{
+    if (streq_ptr(*which, reason))
+        return;
+    if (str_set(which, reason) < 0)
+        return;
+    manager_hold_changed(m);
+}
+
+/* --- Spool full and well -------------------------------------------------------------------- */
+
+static void look_at_size(Manager *m)
+{
+    SpoolStatus status;
+    char size[PARSE_TEXT_MAX];
+    auto_free char *reason = NULL;
+
+    if (!m->hold_full && spool_is_full(m->spool)) {
+        reason = str_printf("the spool is full (%s): fetching pauses until rows are delivered",
+                            format_size_human(size, m->document.plan->spool_max_bytes));
+        set_hold(m, &m->hold_full, reason);
+        log_warning("%s", reason ? reason : "the spool is full");
+        return;
+    }
+    if (!m->hold_full || spool_status(m->spool, &status, NULL) < 0)
+        return;
+    if ((double)status.disk_bytes < SPOOL_RELEASE * (double)m->document.plan->spool_max_bytes) {
+        set_hold(m, &m->hold_full, NULL);
+        log_info("the spool has room again: fetching goes on");
+    }
+}
+
+static void on_lost(const Error *err, void *userdata)
+{
+    Manager *m = userdata;
+
+    if (!m->hold_spool)
+        log_failure(LOG_LEVEL_ERROR, NULL, err, "fetching pauses, retrying in 5 s");
+    set_hold(m, &m->hold_spool, error_text(err));
+    fetcher_forget(m->fetcher);
+}
+
+static void on_committed(void *userdata)
+{
+    Manager *m = userdata;
+
+    if (m->hold_spool)
+        log_info("the spool can be written again: fetching goes on");
+    set_hold(m, &m->hold_spool, NULL);
+    look_at_size(m);
+    if (m->delivery)
+        delivery_kick(m->delivery);
+}
+
+static void on_taken(const char *job, const SpoolAccepted *count, void *userdata)
+{
+    log_debug("job %s: %llu rows, %llu of them revisions", job, (unsigned long long)count->rows,
+              (unsigned long long)count->revisions);
+}
+
+static void on_refused(const char *job, const char *symbol, const char *reason, void *userdata)
+{
+    Manager *m = userdata;
+
+    m->refused_now++;
+    log_warning("job %s: %s: document refused: %s; kept for `agentctl crawl replay`", job, symbol,
+                reason);
+}
+
+/* --- Fetching ------------------------------------------------------------------------------- */
+
+static const CrawlJob *crawl_job(const Manager *m, const FetchJob *job)
+{
+    return crawl_plan_job(m->document.plan, (size_t)(job - m->jobs));
+}
+
+static void on_document(const FetchDocument *document, Cursor *cursor, FetchResult *ret,
+                        void *userdata)
+{
+    Manager *m = userdata;
+
+    intake_document(m->intake, document, crawl_job(m, document->job)->live, cursor, ret);
+    if (ret->verdict == FETCH_TAKEN && m->egress_message) {
+        free(m->egress_message);
+        m->egress_message = NULL;
+    }
+}
+
+static void on_fetch_idle(void *userdata)
+{
+    Manager *m = userdata;
+
+    if (m->options.once && m->phase == PHASE_RUNNING)
+        once_is_over(m);
+}
+
+static void on_fetch_trouble(const FetchJob *job, const char *symbol, const char *message,
+                             void *userdata)
+{
+    log_warning("job %s: %s: %s; given up for this round", job->name, symbol, message);
+}
+
+/* --- Is it the way out, or the source? ------------------------------------------------------ */
+
+static void on_egress_answer(HttpOp *op, const HttpResponse *response, const Error *err,
+                             void *userdata)
+{
+    Manager *m = userdata;
+    bool google_answers = !err;
+
+    m->egress_op = http_op_free(m->egress_op);
+    if (!google_answers)
+        return; /* the network is down as a whole: no word about NAT */
+    if (str_set(&m->egress_message,
+                "market hosts cannot be connected to while Google's own network answers: Cloud NAT "
+                "has no port left, or there is none for this subnet") < 0 ||
+        str_set(&m->egress_remedy,
+                "gcloud compute routers get-nat-mapping-info ROUTER --region=REGION shows the "
+                "ports; raise --min-ports-per-vm, and set crawl.egress.nat_ports to the same") < 0)
+        return;
+    log_warning("%s (remedy: %s)", m->egress_message, m->egress_remedy);
+}
+
+static void on_egress_suspect(const char *host, void *userdata)
+{
+    Manager *m = userdata;
+    HttpRequest request = {
+        .url = EGRESS_PROBE_URL, .total_timeout_usec = 10 * SECOND, .max_body = 1U << 20};
+    auto_error Error err = {0};
+
+    if (m->egress_op || m->egress_message)
+        return;
+    if (http_start(m->http, &request, on_egress_answer, m, &m->egress_op, &err) < 0)
+        log_debug("ignoring: %s", error_text(&err));
+}
+
+/* --- Delivery ------------------------------------------------------------------------------- */
+
+static void on_delivered(const SpoolBatch *batch, void *userdata)
+{
+    Manager *m = userdata;
+    const char *const fields[] = {"MERVIS_EVENT=batch-delivered", NULL};
+
+    log_fields(LOG_LEVEL_INFO, fields, "delivered batch %s: %llu rows to %s", batch->id,
+               (unsigned long long)batch->rows, sink_table_suffix((SinkTable)batch->table));
+    if (m->hold_full)
+        spool_tidy(m->spool);
+    look_at_size(m);
+}
+
+static void on_delivery_idle(void *userdata)
+{
+    Manager *m = userdata;
+    auto_error Error err = {0};
+
+    if (m->sink->ops->flush && m->sink->ops->flush(m->sink, &err) < 0)
+        log_failure(LOG_LEVEL_WARNING, NULL, &err, "retrying with the next batch");
+    spool_tidy(m->spool);
+    if (m->phase == PHASE_DRAINING) {
+        log_info("all rows are delivered");
+        (void)sd_event_exit(m->event, m->failed ? EXIT_FAILURE : EXIT_SUCCESS);
+    }
+}
+
+static void once_failed(Manager *m, const char *why)
+{
+    if (why)
+        log_error("not everything was delivered: %s", why);
+    (void)sd_event_exit(m->event, EXIT_FAILURE);
+}
+
+static void on_delivery_trouble(int table, const Error *err, uint64_t wait_usec, void *userdata)
+{
+    Manager *m = userdata;
+    char span[TIME_SPAN_MAX], verdict[TIME_SPAN_MAX + 32];
+
+    if (!err) {
+        log_info("delivery goes on");
+        return;
+    }
+    (void)snprintf(verdict, sizeof(verdict), "looking again in %s",
+                   time_format_span(span, wait_usec));
+    log_failure(LOG_LEVEL_WARNING, NULL, err, wait_usec ? verdict : "kept in the spool");
+    if (m->options.once && (wait_usec == 0 || wait_usec >= ONCE_PATIENCE_USEC))
+        once_failed(m, error_text(err));
+}
+
+static void on_other_writer(const char *instance, void *userdata)
+{
+    Manager *m = userdata;
+    auto_free char *reason = NULL;
+
+    if (!instance) {
+        log_notice("the other writer is gone: fetching goes on");
+        set_hold(m, &m->hold_writer, NULL);
+        return;
+    }
+    reason = str_printf("instance %s began before us and loads the same jobs' rows", instance);
+    log_warning("%s; fetching pauses until it is gone", reason ? reason : "another writer");
+    set_hold(m, &m->hold_writer, reason);
+}
+
+/* --- --once --------------------------------------------------------------------------------- */
+
+static void once_is_over(Manager *m)
+{
+    auto_error Error err = {0};
+    SpoolStatus status = {0};
+
+    if (spool_sync(m->spool, &err) < 0 || spool_status(m->spool, &status, &err) < 0) {
+        once_failed(m, error_text(&err));
+        return;
+    }
+    m->failed = false;
+    if (fetcher_failures(m->fetcher) > 0) {
+        log_error("%llu symbols could not be fetched",
+                  (unsigned long long)fetcher_failures(m->fetcher));
+        m->failed = true;
+    }
+    if (status.dead > m->dead_before) {
+        log_error("%llu rows went to the dead letters",
+                  (unsigned long long)(status.dead - m->dead_before));
+        m->failed = true;
+    }
+    m->phase = PHASE_DRAINING;
+    delivery_flush(m->delivery);
+}
+
+static void set_refused(Manager *m, const Error *err)
+{
+    if (str_set(&m->refused_message, error_text(err)) < 0)
+        m->refused_message = NULL;
+}
+
+/* --- The document in force ------------------------------------------------------------------ */
+
+static void drop_secrets(Manager *m)
+{
+    STRV_FOREACH (secret, m->secrets)
+        cleanse(*secret, strlen(*secret));
+    m->secrets = strv_free(m->secrets);
+}
+
+static void forget_document(Manager *m)
+{
+    const FetchConfig none = {0};
+    auto_error Error err = {0};
+
+    /* The fetcher borrows the jobs. */
+    if (m->fetcher && fetcher_configure(m->fetcher, &none, &err) < 0)
+        m->fetcher = fetcher_free(m->fetcher);
+    m->coldstart = coldstart_free(m->coldstart);
+    m->delivery = delivery_free(m->delivery);
+    m->sink = sink_free(m->sink);
+    m->identity_op = cloud_op_free(m->identity_op);
+    free(m->jobs);
+    m->jobs = NULL;
+    free(m->sources);
+    m->sources = NULL;
+    drop_secrets(m);
+    crawl_document_done(&m->document);
+    m->phase = PHASE_IDLE;
+}
+
+/* The value of a plan's secret, as agentd left it: a file of our runtime directory. */
+static const char *read_secret(Manager *m, const char *name)
+{
+    auto_free char *dir = path_join(m->options.runtime_dir, "secrets");
+    auto_free char *path = dir ? path_join(dir, name) : NULL;
+    auto_secret_buf Buf value = BUF_INIT(CLOUD_SECRET_MAX);
+    auto_error Error err = {0};
+
+    if (!path || file_read(path, value.max, &value, &err) < 0 ||
+        strv_push(&m->secrets, str_strip(value.data ? value.data : (char[]){""})) < 0) {
+        log_warning("secret %s is not there yet: its jobs go without", name);
+        return NULL;
+    }
+    return m->secrets[strv_length(m->secrets) - 1];
+}
+
+static int make_jobs(Manager *m, Error *err)
+{
+    const CrawlPlan *plan = m->document.plan;
+    size_t n_sources = 0;
+
+    m->jobs = calloc(MAX_OF(plan->jobs.n, (size_t)1), sizeof(*m->jobs));
+    m->sources = calloc(plan->jobs.n + 1, sizeof(*m->sources));
+    if (!m->jobs || !m->sources)
+        return error_oom(err);
+    for (size_t i = 0; i < plan->jobs.n; i++) {
+        const CrawlJob *job = crawl_plan_job(plan, i);
+        bool known = false;
+
+        m->jobs[i] = (FetchJob){.name = job->name,
+                                .recipe = job->compiled,
+                                .symbols = job->symbols,
+                                .n_symbols = strv_length(job->symbols),
+                                .interval = job->interval,
+                                .every_usec = job->every_usec,
+                                .backfill_usec = job->backfill_usec,
+                                .calendar = job->hours,
+                                .acknowledged = job->terms != NULL};
+        if (job->secret)
+            m->jobs[i].secret = read_secret(m, job->secret);
+        for (size_t k = 0; k < n_sources; k++)
+            known = known || streq(m->sources[k], job->compiled->name);
+        if (!known)
+            m->sources[n_sources++] = job->compiled->name;
+    }
+    return 0;
+}
+
+static void apply_limits(Manager *m)
+{
+    SpoolLimits limits = SPOOL_LIMITS_DEFAULT;
+    const SinkBigqueryPlan *bigquery = m->document.plan->sink.bigquery;
+
+    limits.max_bytes = m->document.plan->spool_max_bytes;
+    if (bigquery) {
+        limits.batch_rows = bigquery->max_rows;
+        limits.batch_bytes = bigquery->max_bytes;
+    }
+    spool_set_limits(m->spool, &limits);
+}
+
+static int read_document(Manager *m, const char *text, size_t size, Error *err)
+{
+    auto_crawl_document CrawlDocument document = {0};
+    auto_field_errors FieldErrors errors = {0};
+    int r;
+
+    r = crawl_document_read(text, size, &document, &errors, err);
+    for (size_t i = 0; i < errors.n; i++)
+        log_error("%s: %s", errors.items[i].path, errors.items[i].message);
+    if (r < 0)
+        return r;
+    r = http_client_set_endpoints(m->http, document.endpoints, document.n_endpoints, err);
+    if (r < 0)
+        return r;
+
+    forget_document(m);
+    m->document = document;
+    document = (CrawlDocument){0};
+    apply_limits(m);
+    return make_jobs(m, err);
+}
+
+/* The file, else the last accepted one, else none. 1 read, 0 none. */
+static int load_document(Manager *m, bool starting, Error *err)
+{
+    auto_buf Buf text = BUF_INIT(CRAWL_DOCUMENT_MAX);
+    auto_free char *kept = NULL;
+    int r;
+
+    r = file_read(m->document_path, text.max, &text, err);
+    if (r >= 0) {
+        r = read_document(m, buf_str(&text), text.size, err);
+        if (r < 0)
+            return r;
+        r = spool_text_save(m->spool, TEXT_DOCUMENT, buf_str(&text), err);
+        if (r >= 0)
+            r = spool_sync(m->spool, err);
+        return r < 0 ? r : 1;
+    }
+    if (r != -ENOENT || m->options.plan_file)
+        return error_prefix(err, r, "%s", m->document_path);
+    error_done(err);
+    if (!starting) {
+        /* Taken back while we run: no jobs. What is spooled waits for the next document's sink. */
+        forget_document(m);
+        r = spool_text_save(m->spool, TEXT_DOCUMENT, NULL, err);
+        return r < 0 ? r : spool_sync(m->spool, err);
+    }
+    r = spool_text_load(m->spool, TEXT_DOCUMENT, &kept, err);
+    if (r <= 0)
+        return r;
+    log_info("no %s yet: going on with the last accepted one", m->document_path);
+    r = read_document(m, kept, strlen(kept), err);
+    return r < 0 ? r : 1;
+}
+
+int manager_reload(Manager *m, Error *err)
+{
+    int r = load_document(m, /* starting= */ false, err);
+
+    if (r < 0) {
+        set_refused(m, err);
+        return r;
+    }
+    free(m->refused_message);
+    m->refused_message = NULL;
+    begin(m);
+    return 0;
+}
+
+/* --- Beginning ------------------------------------------------------------------------------ */
+
+static const DeliveryHandlers delivery_handlers = {
+    .delivered = on_delivered,
+    .idle = on_delivery_idle,
+    .trouble = on_delivery_trouble,
+    .other_writer = on_other_writer,
+};
+
+static void begin_fetching(Manager *m)
+{
+    const CrawlPlan *plan = m->document.plan;
+    FetchConfig config = {.jobs = m->jobs,
+                          .n_jobs = plan->jobs.n,
+                          .contact = plan->contact,
+                          .min_delay_usec = plan->egress.min_delay_usec,
+                          .connections = (unsigned)plan->egress.connections_per_host,
+                          .nat_ports = (unsigned)plan->egress.nat_ports,
+                          .daily_bytes = plan->egress.daily_bytes,
+                          .once = m->options.once};
+    DeliveryHandlers handlers = delivery_handlers;
+    ErranderContext context = {
+        .event = m->event, .http = m->http, .cloud = m->cloud, .sink = m->sink};
+    auto_error Error err = {0};
+
+    m->phase = PHASE_RUNNING;
+    set_hold(m, &m->hold_cold, NULL);
+    handlers.userdata = m;
+    if (delivery_new(&context, m->spool, &handlers, &m->delivery, &err) < 0 ||
+        fetcher_configure(m->fetcher, &config, &err) < 0) {
+        log_failure(LOG_LEVEL_ERROR, NULL, &err, "giving up");
+        (void)sd_event_exit(m->event, EXIT_FAILURE);
+        return;
+    }
+    manager_hold_changed(m);
+    daemon_status("%zu jobs, sink %s", plan->jobs.n, m->sink->ops->name);
+}
+
+static void on_cold_done(uint64_t keys, void *userdata)
+{
+    Manager *m = userdata;
+    auto_error Error err = {0};
+
+    m->coldstart = coldstart_free(m->coldstart);
+    log_info("cold start: the tables have %llu rows of the look-back window",
+             (unsigned long long)keys);
+    if (spool_text_save(m->spool, TEXT_COLD, NULL, &err) < 0 || spool_sync(m->spool, &err) < 0)
+        log_failure(LOG_LEVEL_WARNING, NULL, &err, "the next start learns it again");
+    begin_fetching(m);
+}
+
+static void on_cold_waits(const char *what, const Error *err, void *userdata)
+{
+    Manager *m = userdata;
+    auto_free char *reason = str_printf("cold start: %s", what);
+
+    set_hold(m, &m->hold_cold, reason);
+    if (err)
+        log_failure(LOG_LEVEL_WARNING, NULL, err, "the cold start waits for it");
+    else
+        log_info("cold start: %s", what);
+    if (m->options.once && err && err->kind != ERROR_TEMPORARY)
+        once_failed(m, what);
+}
+
+/* An empty spool knows nothing of what its forerunner delivered. */
+static int wants_cold_start(Manager *m, Error *err)
+{
+    auto_free char *pending = NULL;
+    int r;
+
+    if (m->sink->ops->is_local)
+        return 0;
+    r = spool_text_load(m->spool, TEXT_COLD, &pending, err);
+    if (r != 0)
+        return r;
+    r = spool_is_new(m->spool, err);
+    if (r <= 0)
+        return r;
+    r = spool_text_save(m->spool, TEXT_COLD, "pending", err);
+    if (r >= 0)
+        r = spool_sync(m->spool, err);
+    return r < 0 ? r : 1;
+}
+
+static int begin_with_sink(Manager *m, Error *err)
+{
+    ColdstartHandlers handlers = {.done = on_cold_done, .waits = on_cold_waits, .userdata = m};
+    SinkIdentity identity = {.started_usec = m->started_usec};
+    ErranderContext context = {.event = m->event, .http = m->http, .cloud = m->cloud};
+    const CloudIdentity *cloud = cloud_identity_peek(m->cloud);
+    const char *instance = m->document.instance ? m->document.instance
+                           : cloud              ? cloud->instance_id
+                                                : "local";
+    const char *project = m->document.project ? m->document.project : cloud ? cloud->project : NULL;
+    int r;
+
+    sink_label(identity.instance, instance);
+    r = crawl_plan_jobset(m->document.plan, identity.jobset);
+    if (r < 0)
+        return error_oom(err);
+    r = sink_new(&m->document.plan->sink, m->options.state_dir, project, &identity, &m->sink, err);
+    if (r < 0)
+        return r;
+    context.sink = m->sink;
+    r = wants_cold_start(m, err);
+    if (r < 0)
+        return r;
+    if (r == 0) {
+        begin_fetching(m);
+        return 0;
+    }
+    m->phase = PHASE_COLD;
+    log_info("nothing is known here: learning what the tables have before anything is fetched");
+    return coldstart_new(&context, m->spool, m->sources,
+                         crawl_plan_lookback_usec(m->document.plan) + DAY, &handlers, &m->coldstart,
+                         err);
+}
+
+static void on_identity(const CloudSnapshot *snapshot, const Error *err, void *userdata)
+{
+    Manager *m = userdata;
+    auto_error Error failure = {0};
+    int r;
+
+    if (err)
+        (void)error_copy(&failure, err);
+    m->identity_op = cloud_op_free(m->identity_op);
+    if (failure.code < 0) {
+        log_failure(LOG_LEVEL_WARNING, NULL, &failure,
+                    "asking the machine's identity again in 5 s");
+        set_hold(m, &m->hold_cold, error_text(&failure));
+        (void)timer_set(m->again, IDENTITY_AGAIN_USEC, SECOND);
+        return;
+    }
+    r = begin_with_sink(m, &failure);
+    if (r < 0) {
+        log_failure(LOG_LEVEL_ERROR, NULL, &failure, "crawling waits for another plan");
+        set_refused(m, &failure);
+        if (m->options.once)
+            once_failed(m, NULL);
+    }
+}
+
+/* With a document: who are we, what is there, then fetch. */
+static void begin(Manager *m)
+{
+    const SinkBigqueryPlan *bigquery;
+    auto_error Error err = {0};
+    int r = 0;
+
+    if (m->phase == PHASE_DRAINING)
+        return;
+    if (!m->document.plan || m->document.plan->jobs.n == 0) {
+        daemon_status("no jobs");
+        if (m->options.once)
+            (void)sd_event_exit(m->event, EXIT_SUCCESS);
+        return;
+    }
+    bigquery = m->document.plan->sink.bigquery;
+    if (bigquery && (!m->document.instance || !(bigquery->project || m->document.project)) &&
+        !cloud_identity_peek(m->cloud)) {
+        m->phase = PHASE_IDENTITY;
+        r = cloud_read(m->cloud, on_identity, m, &m->identity_op, &err);
+    } else {
+        r = begin_with_sink(m, &err);
+    }
+    if (r < 0) {
+        log_failure(LOG_LEVEL_ERROR, NULL, &err, "crawling waits for another plan");
+        set_refused(m, &err);
+        if (m->options.once)
+            once_failed(m, NULL);
+    }
+}
+
+/* --- Ending --------------------------------------------------------------------------------- */
+
+static void on_again(void *userdata)
+{
+    begin(userdata);
+}
+
+static void on_time_is_up(void *userdata)
+{
+    Manager *m = userdata;
+    SpoolStatus status = {0};
+
+    if (spool_sync(m->spool, NULL) >= 0 && spool_status(m->spool, &status, NULL) >= 0 &&
+        status.rows > 0)
+        log_warning("time is up: %llu rows stay in the spool and are sent at the next start",
+                    (unsigned long long)status.rows);
+    if (m->options.once)
+        once_failed(m, "time is up");
+    else
+        (void)sd_event_exit(m->event, EXIT_SUCCESS);
+}
+
+void manager_stop(Manager *m)
+{
+    auto_error Error err = {0};
+
+    if (m->phase == PHASE_DRAINING && !m->options.once)
+        return;
+    daemon_stopping("sending what is spooled");
+    m->phase = PHASE_DRAINING;
+    m->failed = m->options.once;
+    manager_hold_changed(m);
+    m->coldstart = coldstart_free(m->coldstart);
+    if (m->intake && spool_sync(m->spool, &err) < 0)
+        log_failure(LOG_LEVEL_WARNING, NULL, &err, "what was not written is fetched again");
+    if (!m->delivery) {
+        (void)sd_event_exit(m->event, m->failed ? EXIT_FAILURE : EXIT_SUCCESS);
+        return;
+    }
+    log_info("stopping: sending what is spooled");
+    (void)timer_set(m->timer, MANAGER_DRAIN_USEC, 0);
+    delivery_flush(m->delivery);
+}
+
+/* --- The object ----------------------------------------------------------------------------- */
+
+static int open_spool(Manager *m, Error *err)
+{
+    SpoolLimits limits = SPOOL_LIMITS_DEFAULT;
+    auto_free char *aside = NULL;
+    SpoolStatus status = {0};
+    int r;
+
+    r = dir_create(m->options.state_dir, 0700, err);
+    if (r < 0)
+        return r;
+    m->spool_path = path_join(m->options.state_dir, "spool.db");
+    if (!m->spool_path)
+        return error_oom(err);
+    r = spool_open(m->spool_path, &limits, &m->spool, &aside, err);
+    if (r < 0)
+        return r;
+    if (aside) {
+        log_error("the spool could not be read; it is kept as %s, and a new one is begun: what was "
+                  "delivered is asked of the sink, the rest is fetched again",
+                  aside);
+        m->aside_message = str_printf("a damaged spool was moved to %s", aside);
+    }
+    r = spool_status(m->spool, &status, err);
+    m->dead_before = status.dead;
+    return r;
+}
+
+static int make_parts(Manager *m, Error *err)
+{
+    IntakeHandlers intake = {.taken = on_taken,
+                             .refused = on_refused,
+                             .lost = on_lost,
+                             .committed = on_committed,
+                             .userdata = m};
+    FetchHandlers fetch = {.document = on_document,
+                           .idle = on_fetch_idle,
+                           .egress_suspect = on_egress_suspect,
+                           .trouble = on_fetch_trouble,
+                           .userdata = m};
+    CloudConfig cloud = {.event = m->event, .root = m->options.root};
+    FetchMemory memory;
+    int r;
+
+    r = http_client_new(m->event, "mervis-agent/" PACKAGE_VERSION, &m->http, err);
+    cloud.http = m->http;
+    if (r >= 0)
+        r = cloud_new(&cloud, &m->cloud, err);
+    if (r >= 0)
+        r = open_spool(m, err);
+    if (r >= 0)
+        r = intake_new(m->event, m->spool, &intake, &m->intake, err);
+    if (r < 0)
+        return r;
+    memory = spool_fetch_memory(m->spool);
+    r = fetcher_new(m->event, m->http, &memory, &fetch, &m->fetcher, err);
+    if (r >= 0 && (timer_new(m->event, on_time_is_up, m, &m->timer) < 0 ||
+                   timer_new(m->event, on_again, m, &m->again) < 0))
+        r = error_oom(err);
+    return r;
+}
+
+int manager_new(sd_event *event, const ManagerOptions *options, Manager **ret, Error *err)
+{
+    auto_(manager_freep) Manager *m = calloc(1, sizeof(*m));
+    int r;
+
+    if (!m)
+        return error_oom(err);
+    m->event = sd_event_ref(event);
+    m->options = *options;
+    m->started_usec = now_realtime_usec();
+    m->document_path = options->plan_file ? strdup(options->plan_file)
+                                          : path_join(options->runtime_dir, MANAGER_DOCUMENT_NAME);
+    if (!m->document_path)
+        return error_oom(err);
+    r = make_parts(m, err);
+    if (r < 0)
+        return r;
+    r = load_document(m, /* starting= */ true, err);
+    if (r < 0 && (options->once || options->plan_file))
+        return r;
+    if (r < 0) {
+        log_failure(LOG_LEVEL_ERROR, NULL, err, "waiting for another one");
+        set_refused(m, err);
+        error_done(err);
+    }
+    if (options->bus) {
+        r = manager_serve_bus(m, err);
+        if (r < 0) {
+            log_failure(LOG_LEVEL_WARNING, NULL, err, "going on without D-Bus");
+            error_done(err);
+        }
+    }
+    if (options->once && options->timeout_usec)
+        (void)timer_set(m->timer, options->timeout_usec, SECOND);
+    begin(m);
+    *ret = take_ptr(m);
+    return 0;
+}
+
+Manager *manager_free(Manager *m)
+{
+    if (!m)
+        return NULL;
+    forget_document(m);
+    m->fetcher = fetcher_free(m->fetcher);
+    (void)intake_free(m->intake);
+    (void)http_op_free(m->egress_op);
+    (void)cloud_free(m->cloud);
+    (void)http_client_free(m->http);
+    (void)spool_close(m->spool);
+    (void)timer_free(m->timer);
+    (void)timer_free(m->again);
+    (void)sd_bus_flush_close_unref(m->bus);
+    (void)sd_event_unref(m->event);
+    free(m->spool_path);
+    free(m->document_path);
+    free(m->hold_spool);
+    free(m->hold_full);
+    free(m->hold_cold);
+    free(m->hold_writer);
+    free(m->refused_message);
+    free(m->aside_message);
+    free(m->egress_message);
+    free(m->egress_remedy);
+    free(m);
+    return NULL;
+}
