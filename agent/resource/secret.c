@@ -12,7 +12,8 @@
 #include "agent/io/loop.h"
 #include "agent/resource/secrets.h"
 
-#define REFRESH_ACCURACY_USEC (10 * SECOND) /* refreshes of several secrets share a wake-up */
+/* Refreshes of several secrets share a wake-up, at most a tenth of their pause late. */
+#define REFRESH_ACCURACY(refresh_usec) MIN_OF((refresh_usec) / 10, 10 * SECOND)
 
 typedef struct SecretItem {
     const PlanSecret *plan;
@@ -73,7 +74,7 @@ static int secret_check(Resource *resource, char **ret_difference, Error *err)
         r = timer_new(resource->context->event, on_refresh, resource, &item->refresh);
         if (r < 0)
             return error_oom(err);
-        (void)timer_set(item->refresh, plan->refresh_usec, REFRESH_ACCURACY_USEC);
+        (void)timer_set(item->refresh, plan->refresh_usec, REFRESH_ACCURACY(plan->refresh_usec));
     }
     r = secret_store_record(resource->context->secrets, resource->name, &record, err);
     if (r < 0)
@@ -114,7 +115,8 @@ static void on_fetched(CloudSecret *secret, const Error *err, void *userdata)
             before.version ? "version %s (was %s)" : "version %s", secret->version, before.version);
     item->fetch = cloud_op_free(item->fetch);
     if (item->refresh)
-        (void)timer_set(item->refresh, item->plan->refresh_usec, REFRESH_ACCURACY_USEC);
+        (void)timer_set(item->refresh, item->plan->refresh_usec,
+                        REFRESH_ACCURACY(item->plan->refresh_usec));
     /* After a reboot the version is the old one, and yet somebody waits for its value. */
     if (changed > 0 || (changed == 0 && !was_here))
         resource->context->host->secret_changed(resource, resource->context->host_userdata);
