@@ -111,7 +111,7 @@ class Machine:
 
     @property
     def recipes(self):
-        return Path(__file__).resolve().parent.parent.parent / "crawler" / "recipe" / "recipes"
+        return Path(__file__).resolve().parent.parent.parent / "crawler" / "recipe"
 
     # What the outside does
 
