@@ -216,14 +216,17 @@ class SecretManager:
         request.note["secret"]["version"] = number
         if state != "ENABLED":
             raise self.bad_state(secret, number, state)
+        name = f"projects/{self.access.number}/secrets/{secret}/versions/{number}"
+        if request.arg("fields") == "name":  # a partial answer: the value does not travel
+            request.note["secret"]["name_only"] = True
+            return reply({"name": name})
         crc = crc32c(data)
         payload = {"data": base64.b64encode(data).decode()}
         if request.do.get("wrong_crc"):
             crc ^= 1
         if not request.do.get("no_crc"):
             payload["dataCrc32c"] = str(crc)
-        return reply({"name": f"projects/{self.access.number}/secrets/{secret}/versions/{number}",
-                      "payload": payload})
+        return reply({"name": name, "payload": payload})
 
     def _create(self, request, project):
         self.allow("secretmanager.secrets.create", f"projects/{project}")
