@@ -279,11 +279,12 @@ static void on_trouble(void *userdata)
 
 static void trouble_begins(WatchOp *watch)
 {
-    if (watch->failing_since_usec || !watch->handlers.trouble)
+    if (watch->failing_since_usec)
         return;
     watch->failing_since_usec = now_boottime_usec();
     watch->told_usec = 0;
-    (void)timer_set(watch->trouble, CLOUD_TROUBLE_USEC, 0);
+    if (watch->handlers.trouble)
+        (void)timer_set(watch->trouble, CLOUD_TROUBLE_USEC, 0);
 }
 
 /* False when the watch was freed by the handler that was told. */
@@ -363,8 +364,9 @@ static void watch_poll(CloudOp *op)
     WatchOp *watch = container_of(op, WatchOp, op);
     auto_error Error error = {0};
 
+    /* After a failure an answer is wanted now, changed or not: it is what ends the trouble. */
     watch->asked_usec = now_boottime_usec();
-    if (fetch_start(&watch->fetch, true, &once, &error) < 0)
+    if (fetch_start(&watch->fetch, watch->failing_since_usec == 0, &once, &error) < 0)
         watch_failed(watch, &error);
 }
 

@@ -307,6 +307,26 @@ static void outages_are_ridden_out_and_told_once_they_last(void **state)
     assert_int_equal(w.calls, 1);
 }
 
+static void an_outage_is_over_with_the_first_answer_even_if_nothing_changed(void **state)
+{
+    Fixture *f = *state;
+    auto_watched Watched w = {0};
+    unsigned before;
+
+    watch(f, &w);
+    loop_run_until(f->event, &w.changed, 5 * SECOND);
+    loop_run_for(f->event, 300 * MSEC);
+    f->root_reply = (Reply){.mode = REPLY_RESET};
+    http_server_release(f->server);
+    loop_run_until(f->event, &w.troubled, 15 * SECOND);
+    f->root_reply = (Reply){0};
+    loop_run_until(f->event, &w.over, 10 * SECOND);
+    assert_int_equal(w.calls, 1);
+    before = f->n_waits;
+    loop_run_for(f->event, SECOND);
+    assert_int_equal(f->n_waits, before + 1); /* and it waits again */
+}
+
 static void a_server_that_does_not_wait_is_not_asked_in_a_circle(void **state)
 {
     Fixture *f = *state;
@@ -745,6 +765,7 @@ TEST_MAIN(TEST(the_first_snapshot_says_who_we_are), TEST(a_recorded_tree_is_read
           TEST(a_plan_that_is_no_text_arrives_byte_by_byte),
           TEST(a_raw_plan_that_fails_to_come_is_asked_for_again),
           TEST(outages_are_ridden_out_and_told_once_they_last),
+          TEST(an_outage_is_over_with_the_first_answer_even_if_nothing_changed),
           TEST(a_server_that_does_not_wait_is_not_asked_in_a_circle),
           TEST(a_watch_may_be_freed_by_its_handler), TEST(one_snapshot_can_be_had_without_a_watch),
           TEST(many_who_ask_share_one_request_and_the_cache),
