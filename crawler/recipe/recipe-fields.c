@@ -75,6 +75,15 @@ static const char *check_time(const char *value)
     return "a time of day like 09:00";
 }
 
+/* Goes into the URL as it stands. */
+static const char *check_url_word(const char *value)
+{
+    for (const char *p = value; *p; p++)
+        if ((unsigned char)*p <= ' ' || (unsigned char)*p >= 0x7f || strchr("?#&{}\"<>\\", *p))
+            return "a word that a URL can hold";
+    return NULL;
+}
+
 /* A slip here would send a header of its own. */
 static const char *check_header(const char *value)
 {
@@ -172,7 +181,7 @@ static const Field rule_fields[] = {
 };
 
 static const Field interval_fields[] = {
-    FIELD_STRING("value", RecipeInterval, value, NULL, 1, 64, 0, NULL, "the source's word; default: ours"),
+    FIELD_STRING("value", RecipeInterval, value, NULL, 1, 64, 0, check_url_word, "the source's word; default: ours"),
     FIELD_DURATION("lookback", RecipeInterval, lookback_usec, "0s", 0, 36500 * DAY,
                    "how far back the source goes; 0s: for ever"),
     FIELD_DURATION("span", RecipeInterval, span_usec, "0s", 0, 36500 * DAY,

@@ -111,7 +111,7 @@ static int fill_placeholder(const Filling *f, const char *name, size_t size, Buf
     if (size == 6 && memcmp(name, "symbol", 6) == 0)
         return f ? add_encoded(buf, f->symbol, f->recipe->symbol_lower) : 1;
     if (size == 8 && memcmp(name, "interval", 8) == 0)
-        return f ? add_encoded(buf, f->interval, false) : 1;
+        return f ? buf_add_str(buf, f->interval) : 1; /* the recipe's own word: "minutes/1" */
     if (size == 5 && memcmp(name, "count", 5) == 0)
         return f ? buf_printf(buf, "%" PRIu64, f->count) : 1;
     if (size == 4 && memcmp(name, "page", 4) == 0)
