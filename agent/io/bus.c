@@ -186,6 +186,16 @@ int bus_require_root(sd_bus_message *message, const char *verb, sd_bus_error *er
 
 /* ---- Calling ---- */
 
+/* What a method returned; "" of one that returns nothing, NULL when it is something else. */
+static const char *reply_text(sd_bus_message *reply)
+{
+    const char *text;
+
+    if (sd_bus_message_has_signature(reply, "") > 0)
+        return "";
+    return sd_bus_message_read_basic(reply, 's', &text) < 0 ? NULL : text;
+}
+
 static int new_call(sd_bus *bus, const char *name, const char *path, const char *interface,
                     const char *method, const char *const *args, sd_bus_message **ret)
 {
@@ -226,8 +236,8 @@ int bus_call_text(sd_bus *bus, const char *name, const char *path, const char *i
     r = sd_bus_call(bus, message, timeout_usec, &error, &reply);
     if (r < 0)
         return bus_error_to(&error, r, name, err);
-    r = sd_bus_message_read_basic(reply, 's', &text);
-    if (r < 0)
+    text = reply_text(reply);
+    if (!text)
         return error_set(err, -EBADMSG, ERROR_CORRUPT, "%s.%s: the reply is no text", name, method);
 
     copy = strdup(text);
@@ -250,11 +260,14 @@ static int on_reply(sd_bus_message *reply, void *userdata, sd_bus_error *ret_err
     auto_error Error err = {0};
     const char *text = NULL;
 
-    if (sd_bus_message_is_method_error(reply, NULL))
+    if (sd_bus_message_is_method_error(reply, NULL)) {
         (void)bus_error_to(sd_bus_message_get_error(reply),
                            -MAX_OF(sd_bus_message_get_errno(reply), 1), call->name, &err);
-    else if (sd_bus_message_read_basic(reply, 's', &text) < 0)
-        (void)error_set(&err, -EBADMSG, ERROR_CORRUPT, "%s: the reply is no text", call->name);
+    } else {
+        text = reply_text(reply);
+        if (!text)
+            (void)error_set(&err, -EBADMSG, ERROR_CORRUPT, "%s: the reply is no text", call->name);
+    }
 
     /* Last: the handler may free the call. */
     call->handler(err.code < 0 ? NULL : text, err.code < 0 ? &err : NULL, call->userdata);

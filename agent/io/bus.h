@@ -45,8 +45,9 @@ int bus_serve(sd_bus *bus, const char *name, const char *path, const char *inter
 int bus_require_root(sd_bus_message *message, const char *verb, sd_bus_error *error) must_check;
 
 /* Blocking call for tools: method without or with string arguments (NULL-terminated `args`), one
- * string returned (free()). -ESRCH when nobody owns the name (nothing is started by asking),
- * -ETIMEDOUT, -ENOTCONN when the bus went away, -EPERM when the caller may not. */
+ * string returned (free()), "" where the method returns nothing. -ESRCH when nobody owns the name
+ * (nothing is started by asking), -ETIMEDOUT, -ENOTCONN when the bus went away, -EPERM when the
+ * caller may not. */
 int bus_call_text(sd_bus *bus, const char *name, const char *path, const char *interface,
                   const char *method, const char *const *args, uint64_t timeout_usec, char **ret,
                   Error *err) must_check;
