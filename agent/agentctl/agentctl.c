@@ -9,9 +9,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/agentctl/render.h"
 #include "agent/agentctl/verb.h"
 #include "agent/base/buf.h"
 #include "agent/base/str.h"
+#include "agent/io/json.h"
 
 #define PROGRAM     "agentctl"
 #define TEXT_MAX    65536
@@ -25,6 +27,18 @@ int verb_print(const char *text)
         return EXIT_DEGRADED;
     }
     return EXIT_WELL;
+}
+
+int verb_print_json(json_t *value)
+{
+    json_auto_t *owned = value;
+    auto_free char *text = owned ? json_text(owned, /* pretty= */ true) : NULL;
+    auto_free char *line = text ? str_printf("%s\n", text) : NULL;
+
+    if (line)
+        return verb_print(line);
+    (void)fprintf(stderr, PROGRAM ": out of memory\n");
+    return EXIT_DEGRADED;
 }
 
 int verb_fail(const Error *err, int status)
@@ -63,8 +77,9 @@ static int add_options(Buf *text, const VerbOption *options)
     int r = 0;
 
     for (const VerbOption *o = options; r >= 0 && o && o->name; o++) {
-        auto_free char *left =
-            str_printf("--%s%s%s", o->name, o->argument ? " " : "", o->argument ? o->argument : "");
+        const char letter[] = {'-', o->letter, ',', ' ', '\0'};
+        auto_free char *left = str_printf("%s--%s%s%s", o->letter ? letter : "", o->name,
+                                          o->argument ? " " : "", o->argument ? o->argument : "");
 
         r = left ? add_row(text, left, o->help) : -ENOMEM;
     }
@@ -98,6 +113,7 @@ static int show_help(void)
 
 static int show_verb_help(const Verb *verb)
 {
+    const View view = {.width = RENDER_WIDTH};
     auto_buf Buf text = BUF_INIT(TEXT_MAX);
     int r;
 
@@ -105,6 +121,10 @@ static int show_verb_help(const Verb *verb)
                    *verb->operands ? " " : "", verb->operands, verb->help);
     if (r >= 0)
         r = add_options(&text, verb->options);
+    if (r >= 0 && verb->manual)
+        r = buf_add_char(&text, '\n');
+    if (r >= 0 && verb->manual)
+        r = render_wrapped(&text, &view, 0, COLOUR_NONE, verb->manual);
     return r < 0 ? EXIT_DEGRADED : verb_print(buf_str(&text));
 }
 
@@ -176,29 +196,38 @@ static int unknown_verb(char *const *argv)
     return usage("no verb \"%s\"; `" PROGRAM " --help` lists them", argv[0]);
 }
 
-/* "--name", "--name=VALUE" or "--name VALUE" at argv[*at]; moves to its last word. */
+/* The value of an option: what stands behind "=" or its letter, else the next word. */
+static int take_value(const VerbOption *o, const char *attached, char *const *argv, int *at)
+{
+    if (!o->argument && attached)
+        return usage("--%s takes no value", o->name);
+    if (!o->argument)
+        *o->value = "yes";
+    else if (attached)
+        *o->value = attached;
+    else if (argv[*at + 1])
+        *o->value = argv[++*at];
+    else
+        return usage("--%s needs %s", o->name, o->argument);
+    return 0;
+}
+
+/* "--name", "--name=VALUE", "--name VALUE", "-n VALUE" or "-nVALUE" at argv[*at]; moves to its last
+ * word. */
 static int take_option(const Verb *verb, char *const *argv, int *at)
 {
-    const char *name = argv[*at] + 2, *equals = strchr(name, '=');
+    bool is_long = argv[*at][1] == '-';
+    const char *name = argv[*at] + (is_long ? 2 : 1), *equals = strchr(name, '=');
     size_t size = equals ? (size_t)(equals - name) : strlen(name);
 
     for (const VerbOption *o = verb->options; o && o->name; o++) {
-        if (strlen(o->name) != size || strncmp(o->name, name, size) != 0)
-            continue;
-        if (!o->argument && equals)
-            return usage("--%s takes no value", o->name);
-        if (!o->argument)
-            *o->value = "yes";
-        else if (equals)
-            *o->value = equals + 1;
-        else if (argv[*at + 1])
-            *o->value = argv[++*at];
-        else
-            return usage("--%s needs %s", o->name, o->argument);
-        return 0;
+        if (is_long && strlen(o->name) == size && strncmp(o->name, name, size) == 0)
+            return take_value(o, equals ? equals + 1 : NULL, argv, at);
+        if (!is_long && o->letter && o->letter == name[0] && (o->argument || !name[1]))
+            return take_value(o, name[1] ? name + 1 : NULL, argv, at);
     }
-    return usage("%s has no option --%.*s; `" PROGRAM " %s --help` lists them", verb->name,
-                 (int)size, name, verb->name);
+    return usage("%s has no option %.*s; `" PROGRAM " %s --help` lists them", verb->name,
+                 (int)(size + (is_long ? 2 : 1)), argv[*at], verb->name);
 }
 
 /* Runs the verb with what follows its name: options anywhere, "--" ends them. */
@@ -219,13 +248,10 @@ static int run_verb(const Verb *verb, char *const *argv)
             options_end = true;
         } else if (!options_end && (streq(argv[i], "--help") || streq(argv[i], "-h"))) {
             return show_verb_help(verb);
-        } else if (!options_end && startswith(argv[i], "--")) {
+        } else if (!options_end && argv[i][0] == '-' && argv[i][1]) {
             r = take_option(verb, argv, &i);
             if (r != 0)
                 return r;
-        } else if (!options_end && argv[i][0] == '-' && argv[i][1]) {
-            return usage("%s has no option %s; `" PROGRAM " %s --help` lists them", verb->name,
-                         argv[i], verb->name);
         } else {
             operands[n++] = argv[i];
         }
@@ -253,5 +279,10 @@ int agentctl_main(int argc, char **argv)
     if (argv[1][0] == '-')
         return usage("no option %s; `" PROGRAM " --help` lists them", argv[1]);
     verb = find_verb(argv + 1, &words);
-    return verb ? run_verb(verb, argv + 1 + words) : unknown_verb(argv + 1);
+    if (!verb)
+        return unknown_verb(argv + 1);
+    argv += 1 + words;
+    if (verb->passes && !(argv[0] && (streq(argv[0], "--help") || streq(argv[0], "-h"))))
+        return verb->run(argv);
+    return run_verb(verb, argv);
 }

@@ -6,92 +6,15 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "agent/agentctl/document.h"
 #include "agent/base/parse.h"
 #include "agent/base/str.h"
 #include "agent/base/time.h"
 #include "agent/io/json.h"
 
-#define INDENT        12 /* where values stand, right of the headings */
-#define ALL_OK_MAX    8  /* system items shown one by one while nothing is wrong with them */
-#define EVENTS_MAX    5
-#define DIGEST_DIGITS 12
-
-/* ---- Reading the document ---- */
-
-static const char *text_of(const json_t *object, const char *key, const char *otherwise)
-{
-    const char *text = json_str(object, key);
-
-    return str_is_empty(text) ? otherwise : text;
-}
-
-/* A non-negative integer; false when it is null or absent. */
-static bool number_of(const json_t *object, const char *key, uint64_t *ret)
-{
-    return json_u64(object, key, ret) >= 0;
-}
-
-static uint64_t count_of(const json_t *object, const char *key)
-{
-    uint64_t count = 0;
-
-    (void)number_of(object, key, &count);
-    return count;
-}
-
-static const char *number_text(const json_t *object, const char *key,
-                               char buf[static NUMBER_TEXT_MAX])
-{
-    return format_number(buf, count_of(object, key));
-}
-
-/* Wall clock of a time member, 0 when null. */
-static uint64_t time_of(const json_t *object, const char *key)
-{
-    const char *text = json_str(object, key);
-    int64_t usec;
-
-    return text && time_parse_rfc3339(text, &usec) >= 0 && usec > 0 ? (uint64_t)usec : 0;
-}
-
-static char *ago(const json_t *object, const char *key, const View *view,
-                 char buf[static TIME_SPAN_MAX])
-{
-    return time_format_ago(buf, time_of(object, key), view->now_usec);
-}
-
-/* "3 min ago", NULL (a dash in tables) for what has not been. */
-static const char *since(const json_t *object, const View *view, char buf[static TIME_SPAN_MAX])
-{
-    return time_of(object, "since") > 0 ? ago(object, "since", view, buf) : NULL;
-}
-
-/* "in 40 s" for what is to come, "now" for what is due. */
-static const char *until(const json_t *object, const char *key, const View *view,
-                         char buf[static TIME_SPAN_MAX])
-{
-    uint64_t then = time_of(object, key);
-    char span[TIME_SPAN_MAX];
-
-    if (then == 0)
-        return NULL;
-    if (then <= view->now_usec)
-        return "now";
-    (void)time_format_span(span, (then - view->now_usec) / SECOND * SECOND);
-    (void)snprintf(buf, TIME_SPAN_MAX, "in %.*s", (int)(TIME_SPAN_MAX - 4), span);
-    return buf;
-}
-
-/* "1f2e3d4c5b6a" of "sha256:1f2e3d4c5b6a…". */
-static const char *short_digest(const char *digest, char buf[static DIGEST_DIGITS + 1])
-{
-    const char *hex = digest ? startswith(digest, "sha256:") : NULL;
-
-    if (!hex)
-        return digest;
-    (void)snprintf(buf, DIGEST_DIGITS + 1, "%s", hex);
-    return buf;
-}
+#define INDENT     12 /* where values stand, right of the headings */
+#define ALL_OK_MAX 8  /* system items shown one by one while nothing is wrong with them */
+#define EVENTS_MAX 5
 
 /* ---- Lines ---- */
 
@@ -201,7 +124,7 @@ static int add_refusal(Trouble *t, const json_t *refused)
         return 0;
     t->count++;
     r = buf_printf(t->ret, "%s  ! plan: refused %s; the one before stays in force\n",
-                   t->count == 1 ? "\n" : "", ago(refused, "at", t->view, when));
+                   t->count == 1 ? "\n" : "", ago_of(refused, "at", t->view, when));
     if (r < 0)
         return r;
     json_array_foreach (errors, i, one) {
@@ -270,7 +193,7 @@ static int add_title(Buf *ret, const View *view, const json_t *status)
     if (r >= 0)
         r = render_coloured(ret, view, colour_of_state(state), state);
     if (r >= 0 && !reachable)
-        r = buf_printf(ret, " %s", ago(status, "at", view, when));
+        r = buf_printf(ret, " %s", ago_of(status, "at", view, when));
     if (r >= 0)
         r = buf_add_char(ret, '\n');
     if (r < 0 || !json_is_false(json_object_get(status, "ready")) ||
@@ -315,7 +238,7 @@ static int add_vm(Buf *ret, const View *view, const json_t *status)
     if (r < 0)
         return r;
     return add_line(ret, view, "Agent", COLOUR_NONE, "%s, started %s",
-                    text_of(status, "version", "?"), ago(status, "started_at", view, up));
+                    text_of(status, "version", "?"), ago_of(status, "started_at", view, up));
 }
 
 static int add_plan(Buf *ret, const View *view, const json_t *status)
@@ -328,7 +251,7 @@ static int add_plan(Buf *ret, const View *view, const json_t *status)
         return add_line(ret, view, "Plan", COLOUR_BUSY, "none yet");
     r = add_line(ret, view, "Plan", COLOUR_NONE, "generation %" PRIu64 ", %s, accepted %s",
                  count_of(plan, "generation"), text_of(plan, "outcome", "?"),
-                 ago(plan, "accepted_at", view, when));
+                 ago_of(plan, "accepted_at", view, when));
     if (r < 0 || !json_str(plan, "source"))
         return r;
     return add_line(ret, view, "", COLOUR_NONE, "from %s", json_str(plan, "source"));
@@ -346,7 +269,7 @@ static int add_images(Buf *ret, const View *view, const json_t *status)
                     "disk %" PRIu64 " %% used, %" PRIu64 " removed (%s), last cleanup %s", used,
                     count_of(images, "removed"),
                     format_size_human(freed, count_of(images, "freed_bytes")),
-                    ago(images, "last_run_at", view, when));
+                    ago_of(images, "last_run_at", view, when));
 }
 
 static int add_resources(Buf *ret, const View *view, const json_t *status)
@@ -371,7 +294,7 @@ static int add_resources(Buf *ret, const View *view, const json_t *status)
             continue;
         }
         name = str_printf("%s %s", text_of(item, "kind", "?"), text_of(item, "name", ""));
-        r = name ? table_add(table, (const char *const[]){name, state, since(item, view, when)})
+        r = name ? table_add(table, (const char *const[]){name, state, since_of(item, view, when)})
                  : -ENOMEM;
         if (r < 0)
             return r;
@@ -397,7 +320,7 @@ static int add_secrets(Buf *ret, const View *view, const json_t *status)
     json_array_foreach (list, i, item) {
         r = table_add(table, (const char *const[]){
                                  json_str(item, "name"), json_str(item, "version"),
-                                 json_str(item, "state"), ago(item, "fetched_at", view, when)});
+                                 json_str(item, "state"), ago_of(item, "fetched_at", view, when)});
         if (r < 0)
             return r;
     }
@@ -479,7 +402,7 @@ static int add_containers(Buf *ret, const View *view, const json_t *status)
         r = table_add(table, (const char *const[]){json_str(item, "name"), json_str(item, "image"),
                                                    short_digest(json_str(item, "digest"), digest),
                                                    json_str(item, "state"), health_text(item),
-                                                   since(item, view, when)});
+                                                   since_of(item, view, when)});
         if (r < 0)
             return r;
     }
@@ -513,8 +436,8 @@ static int add_jobs(Buf *ret, const View *view, const json_t *crawler)
         r = table_add(table, (const char *const[]){json_str(item, "name"), json_str(item, "recipe"),
                                                    json_str(item, "state"),
                                                    number_text(item, "rows", rows),
-                                                   ago(item, "last_fetch_at", view, last),
-                                                   until(item, "next_fetch_at", view, next)});
+                                                   ago_of(item, "last_fetch_at", view, last),
+                                                   until_of(item, "next_fetch_at", view, next)});
         if (r < 0)
             return r;
     }
@@ -539,7 +462,7 @@ static int add_crawler(Buf *ret, const View *view, const json_t *status)
     r = add_line(ret, view, "Crawler", COLOUR_NONE, "%s, %s rows delivered to %s, last %s",
                  text_of(crawler, "state", "?"), number_text(delivery, "rows_delivered", number),
                  text_of(delivery, "sink", "nowhere"),
-                 ago(delivery, "last_delivery_at", view, when));
+                 ago_of(delivery, "last_delivery_at", view, when));
     if (r < 0)
         return r;
     (void)format_size_human(bytes, count_of(spool, "bytes"));
@@ -547,7 +470,7 @@ static int add_crawler(Buf *ret, const View *view, const json_t *status)
     if (time_of(spool, "oldest_at") > 0)
         r = add_line(ret, view, "", COLOUR_NONE, "backlog %s rows, %s of %s, oldest %s",
                      number_text(spool, "rows", number), bytes, max_bytes,
-                     ago(spool, "oldest_at", view, when));
+                     ago_of(spool, "oldest_at", view, when));
     else
         r = add_line(ret, view, "", COLOUR_NONE, "backlog %s rows, %s of %s",
                      number_text(spool, "rows", number), bytes, max_bytes);
@@ -572,7 +495,7 @@ static int add_events(Buf *ret, const View *view, const json_t *status)
 
         if (r < 0 || i >= EVENTS_MAX)
             break;
-        r = add_line(ret, view, ago(item, "at", view, when), COLOUR_NONE, "%s",
+        r = add_line(ret, view, ago_of(item, "at", view, when), COLOUR_NONE, "%s",
                      text_of(item, "text", text_of(item, "event", "?")));
     }
     return r;
@@ -609,4 +532,42 @@ int status_view(const json_t *status, const View *view, Buf *ret)
             return r;
     }
     return 0;
+}
+
+/* ---- Parts of it, for verbs of their own ---- */
+
+int status_view_secrets(const json_t *status, const View *view, bool *ret_well, Buf *ret)
+{
+    const json_t *secrets = json_object_get(status, "secrets");
+    Trouble t = {.ret = ret, .view = view};
+    int r;
+
+    if (json_array_size(secrets) == 0)
+        r = buf_add_str(ret, "The plan names no secrets.\n");
+    else
+        r = add_secrets(ret, view, status);
+    if (r >= 0)
+        r = add_list_trouble(&t, "secret", "name", secrets);
+    *ret_well = t.count == 0;
+    return r;
+}
+
+int status_view_crawler(const json_t *crawler, const View *view, bool *ret_well, Buf *ret)
+{
+    const char *state = text_of(crawler, "state", "");
+    Trouble t = {.ret = ret, .view = view};
+    json_auto_t *status = json_pack("{s:O}", "crawler", crawler);
+    int r;
+
+    if (!status)
+        return -ENOMEM;
+    r = add_trouble(&t, "crawler", crawler);
+    if (r >= 0)
+        r = add_trouble(&t, "delivery", json_object_get(crawler, "delivery"));
+    if (r >= 0)
+        r = add_list_trouble(&t, "job", "name", json_object_get(crawler, "jobs"));
+    if (r >= 0)
+        r = add_list_trouble(&t, "host", "host", json_object_get(crawler, "hosts"));
+    *ret_well = !streq(state, "degraded") && !streq(state, "paused");
+    return r < 0 ? r : add_crawler(ret, view, status);
 }

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/agentctl/ask.h"
 #include "agent/agentctl/plan-view.h"
 #include "agent/agentctl/validate.h"
 #include "agent/agentctl/verb.h"
@@ -21,12 +22,12 @@
 static const char *arg_json;
 
 const VerbOption plan_show_options[] = {
-    {"json", NULL, &arg_json, "print it as JSON"},
+    {"json", NULL, &arg_json, "print it as JSON", 0},
     {0},
 };
 
 const VerbOption plan_validate_options[] = {
-    {"json", NULL, &arg_json, "print the verdict as JSON"},
+    {"json", NULL, &arg_json, "print the verdict as JSON", 0},
     {0},
 };
 
@@ -55,17 +56,6 @@ static json_t *verdict_json(const Verdict *verdict)
         return NULL;
     return json_pack("{s:b, s:b, s:O, s:O}", "truncated", verdict->errors.truncated, "valid",
                      verdict->errors.n == 0, "errors", errors, "warnings", warnings);
-}
-
-static int print_json(json_t *value)
-{
-    json_auto_t *owned = value;
-    auto_free char *text = owned ? json_text(owned, true) : NULL;
-    auto_error Error err = {0};
-
-    if (!text)
-        return verb_fail((error_oom(&err), &err), EXIT_DEGRADED);
-    return verb_print(text) == EXIT_WELL ? verb_print("\n") : EXIT_DEGRADED;
 }
 
 /* "FILE:LINE:COLUMN: path: message", as compilers do, so that editors find the place. */
@@ -114,7 +104,7 @@ int verb_plan_validate(char *const *operands)
     if (r < 0)
         return verb_fail(&err, EXIT_DEGRADED);
     r = arg_json
-            ? print_json(verdict_json(&verdict))
+            ? verb_print_json(verdict_json(&verdict))
             : print_verdict(streq(operands[0], "-") ? "standard input" : operands[0], &verdict);
     return r != EXIT_WELL || verdict.errors.n > 0 ? EXIT_DEGRADED : EXIT_WELL;
 }
@@ -123,31 +113,21 @@ int verb_plan_validate(char *const *operands)
 
 int verb_plan_schema(char *const *operands)
 {
-    return print_json(plan_schema());
+    return verb_print_json(plan_schema());
 }
 
 /* -- show -- */
 
 int verb_plan_show(char *const *operands)
 {
-    auto_(sd_bus_flush_close_unrefp) sd_bus *bus = NULL;
     auto_buf Buf text = BUF_INIT(OUTPUT_SIZE_MAX);
     json_auto_t *answer = NULL;
-    auto_free char *reply = NULL;
     auto_error Error err = {0};
-    int r;
 
-    r = bus_open(NULL, &bus, &err);
-    if (r >= 0)
-        r = bus_call_text(bus, BUS_AGENT_NAME, BUS_AGENT_PATH, BUS_AGENT_INTERFACE, "Plan", NULL,
-                          BUS_CALL_TIMEOUT_USEC, &reply, &err);
-    if (r < 0)
+    if (ask(&peer_agent, "Plan", NULL, &answer, &err) < 0)
         return verb_fail(&err, verb_status_of(&err));
-    r = json_parse(reply, strlen(reply), "answer of agentd", &answer, &err);
-    if (r < 0)
-        return verb_fail(&err, EXIT_DEGRADED);
     if (arg_json)
-        return print_json(json_incref(answer));
+        return verb_print_json(json_incref(answer));
     if (plan_view(answer, &text) < 0)
         return verb_fail((error_oom(&err), &err), EXIT_DEGRADED);
     return verb_print(buf_str(&text));

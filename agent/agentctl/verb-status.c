@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "agent/agentctl/ask.h"
 #include "agent/agentctl/status-view.h"
 #include "agent/agentctl/verb.h"
 #include "agent/base/file.h"
@@ -23,9 +24,9 @@
 static const char *arg_json, *arg_watch, *arg_state_dir = STATE_DIR;
 
 const VerbOption status_options[] = {
-    {"json", NULL, &arg_json, "print the whole status as JSON"},
-    {"watch", NULL, &arg_watch, "show it again every two seconds"},
-    {"state-dir", "DIR", &arg_state_dir, "where agentd records its last state (" STATE_DIR ")"},
+    {"json", NULL, &arg_json, "print the whole status as JSON", 0},
+    {"watch", NULL, &arg_watch, "show it again every two seconds", 0},
+    {"state-dir", "DIR", &arg_state_dir, "where agentd records its last state (" STATE_DIR ")", 0},
     {0},
 };
 
@@ -45,7 +46,7 @@ static int describe(sd_bus *bus, const char *name, const char *path, const char 
 }
 
 /* Both documents; the crawler's may be missing without an error. */
-static int ask(json_t **ret_agent, json_t **ret_crawler, Error *err)
+static int ask_both(json_t **ret_agent, json_t **ret_crawler, Error *err)
 {
     auto_(sd_bus_flush_close_unrefp) sd_bus *bus = NULL;
     int r;
@@ -87,16 +88,6 @@ static void explain_missing_record(const Error *err)
         (void)fprintf(stderr, "What agentd last recorded cannot be read: %s\n", error_text(err));
 }
 
-/* The unit may have failed, or never started: its journal knows. */
-static void explain_unreachable(Error *err)
-{
-    if (err->code == -ESRCH)
-        (void)error_remedy(err, err->code,
-                           "journalctl -u agentd -n 50; sudo systemctl start agentd");
-    else if (!err->remedy)
-        (void)error_remedy(err, err->code, "journalctl -u agentd -n 50");
-}
-
 /* ---- One page ---- */
 
 typedef struct Status {
@@ -116,8 +107,8 @@ static int status_get(Status *ret)
 {
     json_auto_t *agent = NULL, *crawler = NULL;
 
-    if (ask(&agent, &crawler, &ret->err) < 0) {
-        explain_unreachable(&ret->err);
+    if (ask_both(&agent, &crawler, &ret->err) < 0) {
+        ask_explain(&peer_agent, &ret->err);
         ret->recorded_err.code = read_recorded(&agent, &ret->recorded_err);
     }
     ret->document = status_join(agent, crawler, &ret->err);
@@ -162,10 +153,7 @@ static int show_page(const Status *status, bool in_place)
 
 static int show_json(const Status *status)
 {
-    auto_free char *text = json_text(status->document, /* pretty= */ true);
-    auto_free char *line = text ? str_printf("%s\n", text) : NULL;
-
-    return line ? verb_print(line) : EXIT_DEGRADED;
+    return verb_print_json(json_incref(status->document));
 }
 
 static int show_once(bool in_place)
