@@ -120,6 +120,8 @@ static void on_crawl_checked(int status, bool timed_out, const Buf *output, void
     json_t *errors, *item;
     size_t i;
 
+    /* Before the child goes: the output is its own. */
+    (void)json_parse_quiet(output->data ? output->data : "", output->size, &reply);
     m->crawl_check = child_free(m->crawl_check);
     if (!timed_out && WIFEXITED(status) && WEXITSTATUS(status) == 0) {
         accept_candidate(m);
@@ -132,7 +134,6 @@ static void on_crawl_checked(int status, bool timed_out, const Buf *output, void
         accept_candidate(m);
         return;
     }
-    (void)json_parse_quiet(output->data ? output->data : "", output->size, &reply);
     errors = reply ? json_object_get(reply, "errors") : NULL;
     json_array_foreach (errors, i, item) {
         const char *path = json_str(item, "path"), *message = json_str(item, "message");

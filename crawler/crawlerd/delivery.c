@@ -48,7 +48,9 @@ struct Delivery {
     Lane lanes[LANES];
     Timer *timer;
     bool flushing;
-    Errander *writers; /* looks for another writer */
+    uint64_t
+        frozen_at_usec[SPOOL_TABLES]; /* boottime of the last freeze; 0: none since we started */
+    Errander *writers;                /* looks for another writer */
     uint64_t writers_at_usec;
     bool other_writer;
     Error error; /* of the spool or of a local sink */
@@ -435,6 +437,20 @@ static void look_for_writers(Delivery *d)
 
 /* --- What is due ---------------------------------------------------------------------------- */
 
+/* How long an open batch of that age still gathers rows. `flush` is the pause between two loads and
+ * not a delay of every row: after a quiet time the first rows go as soon as those that come with
+ * them are here. */
+static uint64_t pause_before_freeze(const Delivery *d, int table, uint64_t age, uint64_t flush)
+{
+    uint64_t frozen_at = d->frozen_at_usec[table], now = now_boottime_usec();
+    uint64_t rest = frozen_at == 0 || now - frozen_at >= flush ? 0 : flush - (now - frozen_at);
+    uint64_t gather = MIN_OF(flush, (uint64_t)DELIVERY_GATHER_USEC);
+
+    if (d->flushing || age >= flush)
+        return 0;
+    return MIN_OF(flush - age, MAX_OF(rest, age < gather ? gather - age : 0));
+}
+
 /* Closes open batches that are old enough; `*wait`: until the next one will be. */
 static int freeze_due(Delivery *d, uint64_t *wait, Error *err)
 {
@@ -443,7 +459,7 @@ static int freeze_due(Delivery *d, uint64_t *wait, Error *err)
     int r;
 
     for (int table = 0; table < SPOOL_TABLES; table++) {
-        uint64_t age;
+        uint64_t age, pause;
 
         r = spool_open_batch(d->spool, table, &batch, err);
         if (r < 0)
@@ -451,8 +467,9 @@ static int freeze_due(Delivery *d, uint64_t *wait, Error *err)
         if (r == 0)
             continue;
         age = now > (uint64_t)batch.opened_usec ? now - (uint64_t)batch.opened_usec : 0;
-        if (!d->flushing && age < flush) {
-            *wait = MIN_OF(*wait, flush - age);
+        pause = pause_before_freeze(d, table, age, flush);
+        if (pause > 0) {
+            *wait = MIN_OF(*wait, pause);
             continue;
         }
         crash_point("freeze.before-commit");
@@ -460,6 +477,7 @@ static int freeze_due(Delivery *d, uint64_t *wait, Error *err)
         crash_point("freeze.after-commit");
         if (r < 0)
             return r;
+        d->frozen_at_usec[table] = now_boottime_usec();
     }
     return 0;
 }

@@ -15,6 +15,7 @@
 typedef struct Delivery Delivery;
 
 /* Of 1,500 loads and 30,000 partition changes a table and day, with room for what others do. */
+#define DELIVERY_GATHER_USEC    (5 * SECOND) /* after a quiet time: what comes with the first row */
 #define DELIVERY_LOADS_MAX      1400
 #define DELIVERY_PARTITIONS_MAX 28000
 #define DELIVERY_REPAIRS_MAX    40

@@ -154,7 +154,7 @@ class Machine:
             "contact": "ops@example.com",
             "jobs": [{"name": "us-1d", "recipe": "yahoo-chart", "symbols": ["AAPL"], "interval": "1d", "every": "1m",
                       "terms": "acknowledged"}],
-            "sink": {"bigquery": {"dataset": "market", "table": "bars", "flush": "1s"}}, **changes,
+            "sink": {"bigquery": {"dataset": "market", "table": "bars", "flush": "90s"}}, **changes,
         }
 
     def put_plan(self, plan):
