@@ -64,6 +64,33 @@ static char *host_plain(const char *host)
     return ret;
 }
 
+/* Where the host begins in "scheme://user@host…", and where it ends; NULL when there is none. */
+static const char *find_host(const char *url, const char **ret_end)
+{
+    const char *at = url, *end;
+
+    while (is_unreserved((unsigned char)*at) || *at == '+')
+        at++;
+    if (at == url || !startswith(at, "://"))
+        return NULL;
+    at += 3;
+    end = at + strcspn(at, "/?#");
+    for (const char *p = at; p < end; p++)
+        if (*p == '@')
+            at = p + 1;
+    *ret_end = end;
+    return at;
+}
+
+/* libcurl is lenient where it must not matter what a URL is taken for: it takes one slash or three
+ * for two, and a host whose digits are escaped, which are not normalized then. */
+static bool is_strict(const char *url)
+{
+    const char *end, *host = find_host(url, &end);
+
+    return host && host < end && !memchr(host, '%', (size_t)(end - host));
+}
+
 int url_host_port(const char *url, char **ret_scheme, char **ret_host, uint16_t *ret_port,
                   Error *err)
 {
@@ -78,7 +105,7 @@ int url_host_port(const char *url, char **ret_scheme, char **ret_host, uint16_t 
     parsed = curl_url();
     if (!parsed)
         return error_oom(err);
-    code = curl_url_set(parsed, CURLUPART_URL, url, 0);
+    code = is_strict(url) ? curl_url_set(parsed, CURLUPART_URL, url, 0) : CURLUE_MALFORMED_INPUT;
     if (code == CURLUE_OK)
         code = curl_url_get(parsed, CURLUPART_SCHEME, &scheme, 0);
     if (code == CURLUE_OK)
@@ -108,23 +135,16 @@ int url_host_port(const char *url, char **ret_scheme, char **ret_host, uint16_t 
 
 char *url_for_log(const char *url)
 {
-    const char *scheme_end, *authority, *authority_end, *at = NULL, *end;
+    const char *host, *host_end = NULL, *scheme_end, *end;
 
     assert(url);
 
     end = url + strcspn(url, "?#");
-    scheme_end = strstr(url, "://");
-    if (!scheme_end || scheme_end >= end)
+    host = find_host(url, &host_end);
+    if (!host || host > end)
         return str_printf("%.*s", (int)(end - url), url);
-
-    authority = scheme_end + 3;
-    authority_end = authority + strcspn(authority, "/?#");
-    for (const char *p = authority; p < authority_end; p++)
-        if (*p == '@')
-            at = p;
-    if (!at)
-        return str_printf("%.*s", (int)(end - url), url);
-    return str_printf("%.*s%.*s", (int)(authority - url), url, (int)(end - at - 1), at + 1);
+    scheme_end = strstr(url, "://") + 3;
+    return str_printf("%.*s%.*s", (int)(scheme_end - url), url, (int)(end - host), host);
 }
 
 typedef struct Range4 {

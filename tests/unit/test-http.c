@@ -708,7 +708,8 @@ static void plain_http_is_for_this_machine_and_the_metadata_server(void **state)
     static const char *const bad[] = {
         "http://example.com/", "http://169.254.169.254:8080/", "http://mds.test/",
         "http://10.0.0.1/",    "file:///etc/passwd",           "http://",
-        "not a url",           "http://127.0.0.1:0/",          "http://127.0.0.1:99999/"};
+        "not a url",           "http://127.0.0.1:0/",          "http://127.0.0.1:99999/",
+        "http:/127.0.0.1/",    "http:///127.0.0.1/",           "http://%31%32%37.0.0.1/"};
     auto_error Error error = {0};
 
     assert_int_equal(setenv("GCE_METADATA_HOST", "mds.test:8080", 1), 0);
