@@ -74,6 +74,7 @@ def start_servers(directory, build):
     servers = Servers(directory).start()
     machine = Machine(servers, build, directory / "machine")
     machine.cloud.start()
+    machine.cloud.make_dataset(TABLE[0])
     version = servers.engine.request("GET", "/version").expect(200).json()["Version"]
     say(f"A double of Google's servers, a registry, a bus and Docker Engine {version} are up")
     return machine

@@ -14,6 +14,11 @@ TABLE = ("market", "bars_daily")
 IDENTITY = ("source", "symbol", "interval", "kind", "ts", "revision")
 
 
+@pytest.fixture(autouse=True)
+def dataset(machine):
+    machine.cloud.make_dataset(TABLE[0])
+
+
 def each_once(rows):
     keys = [tuple(json.dumps(row.get(name)) for name in IDENTITY) for row in rows]
     assert len(set(keys)) == len(keys), "a row was delivered twice"

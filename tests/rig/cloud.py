@@ -64,6 +64,15 @@ class Cloud(Process):
         """"enable", "disable" or "destroy"."""
         self.admin("POST", f"secrets/{self.project}/{name}/{version}:{verb}")
 
+    # BigQuery
+
+    def make_dataset(self, name):
+        """As Terraform does once for a project; tables are crawlerd's to make."""
+        web.request("POST", f"{self.url}/bigquery/v2/projects/{self.project}/datasets",
+                    body={"datasetReference": {"projectId": self.project, "datasetId": name},
+                          "location": "asia-northeast3"},
+                    headers={"Authorization": f"Bearer {self.token()}"}).expect(200)
+
     # Market hosts
 
     def market(self, host, path, reply):
