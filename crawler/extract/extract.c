@@ -11,6 +11,7 @@
 
 #define BODY_LOOKED_AT 4096
 #define QUOTED_MAX     160
+#define REASON_MAX     1000
 
 static const char *const verdict_names[] = {
     [EXTRACT_ROWS] = "rows",
@@ -263,13 +264,15 @@ static int try_empty(Document *doc, long status, const char *body, size_t size, 
     return r;
 }
 
+/* Takes `text`, which may quote the document, and that cut anywhere. */
 static int set_refused(ExtractOutcome *ret, char *text)
 {
-    if (!text)
+    ret->text = text ? str_escape(text, strlen(text), REASON_MAX) : NULL;
+    free(text);
+    if (!ret->text)
         return -ENOMEM;
     ret->verdict = EXTRACT_REFUSED;
     ret->kind = ERROR_CORRUPT;
-    ret->text = text;
     return 0;
 }
 

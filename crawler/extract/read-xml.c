@@ -26,6 +26,13 @@ static void be_silent(void *data, xmlErrorPtr error)
 {
 }
 
+/* Decoders complain to stderr whatever the parser's options say. */
+static void begin_silence(void)
+{
+    xmlSetStructuredErrorFunc(NULL, be_silent);
+    xmlResetLastError();
+}
+
 static xmlXPathCompExprPtr xpath_compile(xmlXPathContextPtr context, const char *text)
 {
     context->error = be_silent;
@@ -383,7 +390,7 @@ int document_read_xml(Document *doc, const char *body, size_t size)
     /* Entities, bombs of them and external ones need a document type; market data never has one. */
     if (memmem(body, size, "<!DOCTYPE", 9))
         return document_refuse(doc, "the document has a document type, which data has no need of");
-    xmlResetLastError();
+    begin_silence();
     tree = xmlReadMemory(body, (int)MIN_OF(size, (size_t)INT32_MAX), NULL, encoding,
                          XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING |
                              XML_PARSE_NOCDATA | (encoding ? XML_PARSE_IGNORE_ENC : 0));
@@ -411,7 +418,7 @@ int document_read_html(Document *doc, const char *body, size_t size)
         return r;
     if (size == 0)
         return document_refuse(doc, "the page is empty");
-    xmlResetLastError();
+    begin_silence();
     tree = htmlReadMemory(body, (int)MIN_OF(size, (size_t)INT32_MAX), NULL,
                           encoding ? encoding : "UTF-8",
                           HTML_PARSE_NONET | HTML_PARSE_NOERROR | HTML_PARSE_NOWARNING |

@@ -12,8 +12,9 @@
 /* Market data has been kept since 1792; what lies outside of these years is a wrong unit. */
 #define TS_MIN_USEC INT64_C(-5364662400000000)
 #define TS_MAX_USEC INT64_C(7258118400000000)
-#define REASON_MAX  200
-#define TEXT_MAX    400
+#define REASON_MAX  400
+#define SHOWN_MAX   60  /* of a bad cell */
+#define TEXT_MAX    256 /* of a text in a row */
 
 static const size_t amount_offsets[ROW_FIELD_MAX] = {
     [ROW_FIELD_OPEN] = offsetof(Row, open),
@@ -75,7 +76,7 @@ static const char *mapped(const RecipeColumn *column, const char *text)
 static const char *own_text(TableBuilder *b, const RecipeColumn *column, const char *text,
                             size_t size)
 {
-    char word[TEXT_MAX], whole[TEXT_MAX * 2];
+    char word[TEXT_MAX + 1], whole[TEXT_MAX * 2];
     const char *stop = column->until ? memchr(text, column->until[0], size) : NULL;
 
     if (stop)
@@ -96,6 +97,12 @@ static bool is_null_text(const RecipeColumn *column, const char *text, size_t si
         if (strlen(*null) == size && memcmp(*null, text, size) == 0)
             return true;
     return false;
+}
+
+/* Text that may stand in a row: some bytes of UTF-8. CSV is not checked by anybody before. */
+static bool is_fine_text(const char *text, size_t size)
+{
+    return size <= TEXT_MAX && str_is_utf8(text, size);
 }
 
 static const char *request_value(const TableBuilder *b, const RecipeColumn *column)
@@ -120,7 +127,7 @@ static bool request_is_all(const char *value)
     return !value || streq(value, "*");
 }
 
-/* The column's value in the document's header part: 1 with text, 0 without. */
+/* The column's value in the document's header part, NULL without: 1, or 0 when refused. */
 static int header_value(TableBuilder *b, const RecipeColumn *column, const char **ret)
 {
     const char *text;
@@ -128,10 +135,11 @@ static int header_value(TableBuilder *b, const RecipeColumn *column, const char 
     int r;
 
     r = cell_text(b->doc, &b->doc->header[b->index][column->field], &text, &size);
-    if (r == -EBADMSG || (r > 0 && is_null_text(column, text, size)))
-        return 0;
-    if (r <= 0)
-        return r;
+    if (r == -EBADMSG || (r > 0 && !is_fine_text(text, size)))
+        return document_refuse(b->doc, "the reply's %s is no text of at most %d bytes", column->key,
+                               TEXT_MAX);
+    if (r <= 0 || is_null_text(column, text, size))
+        return r < 0 ? r : 1;
     *ret = own_text(b, column, text, size);
     return *ret ? 1 : -ENOMEM;
 }
@@ -157,8 +165,10 @@ static int shared_value(TableBuilder *b, const RecipeColumn *column, const char 
     int r;
 
     r = header_value(b, column, &header);
-    if (r < 0)
+    if (r <= 0)
         return r;
+    if (header && column->field == ROW_FIELD_SYMBOL && !symbol_is_valid(header))
+        return document_refuse(b->doc, "the reply's symbol is none");
     if (requested && request_is_all(requested))
         requested = NULL;
     if (column->same && requested && header && !same_value(column->field, requested, header))
@@ -258,8 +268,11 @@ enum { ROW_DEAD = 0, ROW_FINE = 1, ROW_SKIPPED = 2, ROW_REFUSED = 3 };
 
 static int dead(TableBuilder *b, const char *key, const Cell *cell, const char *what)
 {
-    (void)snprintf(b->reason, sizeof(b->reason), "%s: %.*s %s", key,
-                   (int)MIN_OF(cell->size, (uint32_t)60), cell->text ? cell->text : "", what);
+    auto_free char *shown = str_escape(cell->text ? cell->text : "", cell->size, SHOWN_MAX);
+
+    if (!shown)
+        return -ENOMEM;
+    (void)snprintf(b->reason, sizeof(b->reason), "%s: %s%s%s", key, shown, *shown ? " " : "", what);
     return ROW_DEAD;
 }
 
@@ -359,6 +372,8 @@ static int read_text(TableBuilder *b, size_t i, RowField field, Row *row)
     if (r <= 0 || is_null_text(column, text, size))
         return column->required ? dead(b, column->key, cell, "nothing there, and it is needed")
                                 : ROW_FINE;
+    if (!is_fine_text(text, size))
+        return dead(b, column->key, cell, "is no text of a row");
     *member = own_text(b, column, text, size);
     if (!*member)
         return -ENOMEM;

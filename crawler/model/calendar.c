@@ -307,7 +307,8 @@ int calendar_parse(const char *text, size_t size, const char *name, Calendar **r
         return error_oom(err);
     if (faults.size > 0)
         return error_set(err, -EINVAL, ERROR_INVALID, "calendar %s: %s", name, buf_str(&faults));
-    qsort(calendar->days, calendar->n_days, sizeof(*calendar->days), compare_days);
+    if (calendar->n_days > 0)
+        qsort(calendar->days, calendar->n_days, sizeof(*calendar->days), compare_days);
     *ret = take_ptr(calendar);
     return 0;
 }
