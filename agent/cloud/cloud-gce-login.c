@@ -120,7 +120,7 @@ static char *grant_command(const CloudIdentity *identity, const char *registry_h
     auto_free char *location = NULL;
     const char *project = parts && parts[0] ? parts[0] : "PROJECT";
 
-    if (host_is_within(registry_host, "gcr.io") || strv_length(parts) < 2)
+    if (!parts || strv_length(parts) < 2 || host_is_within(registry_host, "gcr.io"))
         return str_printf("gcloud projects add-iam-policy-binding %s", project);
     if (suffix)
         location = str_printf("%.*s", (int)(suffix - registry_host), registry_host);

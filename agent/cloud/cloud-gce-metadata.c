@@ -157,7 +157,8 @@ static char *region_of(const char *zone)
 
 static int read_account(const json_t *instance, CloudIdentity *identity)
 {
-    const json_t *account = json_at(instance, "serviceAccounts", "default", NULL);
+    const json_t *account =
+        json_object_get(json_object_get(instance, "serviceAccounts"), "default");
     const json_t *scopes = json_object_get(account, "scopes"), *scope;
     size_t i;
 
@@ -264,7 +265,7 @@ static int read_state(const json_t *root, CloudState *state, char **ret_raw_path
 {
     const json_t *instance = json_object_get(root, "instance");
     const Attributes attributes = {json_object_get(instance, "attributes"),
-                                   json_at(root, "project", "attributes", NULL)};
+                                   json_object_get(json_object_get(root, "project"), "attributes")};
     int r;
 
     r = read_identity(root, &attributes, &state->identity);

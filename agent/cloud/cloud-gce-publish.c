@@ -34,7 +34,8 @@ static void on_published(HttpOp *op, const HttpResponse *response, const Error *
     bool done = !err && response->status >= 200 && response->status < 300;
     bool off = !err && (response->status == 403 || response->status == 404);
 
-    LIST_FOREACH (all, publication, gce->publications) {
+    for (Publication *publication = gce->publications; publication;
+         publication = publication->all_next) {
         if (!publication->sending)
             continue;
         if (done) {
@@ -72,7 +73,8 @@ static void publish_next(Gce *gce)
 {
     if (gce->publish_request)
         return;
-    LIST_FOREACH (all, publication, gce->publications) {
+    for (Publication *publication = gce->publications; publication;
+         publication = publication->all_next) {
         if (streq_ptr(publication->wanted, publication->there))
             continue;
         if (publish_start(gce, publication) < 0) {
@@ -93,7 +95,7 @@ static Publication *publication_of(Gce *gce, const char *key)
 {
     Publication *publication;
 
-    LIST_FOREACH (all, i, gce->publications)
+    for (Publication *i = gce->publications; i; i = i->all_next)
         if (streq(i->key, key))
             return i;
 

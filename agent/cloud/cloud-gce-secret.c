@@ -201,7 +201,7 @@ static int read_answer(const SecretOp *secret, const HttpResponse *response, Clo
         r = read_payload(secret, answer, ret, err);
 
     /* A peer that does not know about partial answers sent the value all the same. */
-    data = json_at(answer, "payload", "data", NULL);
+    data = json_object_get(json_object_get(answer, "payload"), "data");
     if (json_is_string(data))
         cleanse((char *)json_string_value(data), json_string_length(data));
     return r;
@@ -387,7 +387,7 @@ static int adopt_location(SecretOp *secret, Error *err)
     const char *from, *to;
     int r;
 
-    if (*secret->name.project || *secret->name.location)
+    if (!str_is_empty(secret->name.project) || !str_is_empty(secret->name.location))
         return 0;
     r = http_client_map_url(secret->op.cloud->http, "https://" SECRET_API "/", &url, err);
     if (r < 0)
@@ -425,7 +425,8 @@ static char *secret_url(const SecretOp *secret, const char *project, const char 
 static int secret_ask(SecretOp *secret, Error *err)
 {
     const CloudIdentity *identity = cloud_identity_peek(secret->op.cloud);
-    const char *project = *secret->name.project ? secret->name.project : identity->project;
+    const char *project =
+        !str_is_empty(secret->name.project) ? secret->name.project : identity->project;
     auto_free char *url = NULL;
     HttpRequest request;
     int r;
@@ -478,7 +479,7 @@ static int secret_begin(SecretOp *secret, const char *name, const char *version,
     r = secret_name_parse(name, &secret->name, err);
     if (r < 0)
         return r;
-    if (*secret->name.version)
+    if (!str_is_empty(secret->name.version))
         version = secret->name.version;
     if (!consists_of(version, "_-", 128))
         return error_set(err, -EINVAL, ERROR_INVALID, "secret %s: %s is no version", name, version);

@@ -192,6 +192,21 @@ static void watch_arm(LocalWatch *watch)
     }
 }
 
+/* False when the watch was freed by the handler that was told. */
+static bool trouble_ends(LocalWatch *watch)
+{
+    bool freed = false;
+
+    if (!watch->is_in_trouble || !watch->handlers.trouble)
+        return true;
+    watch->is_in_trouble = false;
+    watch->op.freed = &freed;
+    watch->handlers.trouble(NULL, 0, watch->userdata);
+    if (!freed)
+        watch->op.freed = NULL;
+    return !freed;
+}
+
 static void watch_look(CloudOp *op)
 {
     LocalWatch *watch = container_of(op, LocalWatch, op);
@@ -212,17 +227,7 @@ static void watch_look(CloudOp *op)
     cloud_state_unref(watch->last);
     watch->last = cloud_state_ref(state);
     cloud_state_adopt(op->cloud, state);
-    if (watch->is_in_trouble && watch->handlers.trouble) {
-        bool freed = false;
-
-        watch->is_in_trouble = false;
-        op->freed = &freed;
-        watch->handlers.trouble(NULL, 0, watch->userdata);
-        if (freed)
-            return;
-        op->freed = NULL;
-    }
-    if (!changes)
+    if (!trouble_ends(watch) || !changes)
         return;
     snapshot = cloud_state_snapshot(state);
     watch->handlers.changed(&snapshot, changes, watch->userdata);

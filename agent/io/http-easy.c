@@ -12,8 +12,9 @@
 #include "agent/base/str.h"
 #include "agent/io/http-private.h"
 
-#define UPLOAD_BUFFER_SIZE 16384L /* libcurl's 64 KiB would be a third of an idle agent's growth   \
-                                   */
+#define UPLOAD_BUFFER_SIZE                                                                         \
+    16384L /* libcurl's 64 KiB would be a third of an idle agent's growth                          \
+            */
 
 /* --- What libcurl calls --------------------------------------------------------------------- */
 

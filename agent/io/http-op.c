@@ -250,7 +250,7 @@ static void op_finish(HttpOp *op, const Error *err)
     op->state = OP_DONE;
     op->response.elapsed_usec = now_boottime_usec() - op->started_usec;
     op->response.peer_address = op->peer;
-    op->freed = &freed;
+    op->freed = &freed; /* cppcheck-suppress autoVariables */
     op->handler(op, &op->response, err, op->userdata);
     if (freed)
         return;

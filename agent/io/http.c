@@ -17,10 +17,10 @@
 
 static void client_destroy(HttpClient *client)
 {
-    LIST_FOREACH_SAFE (all, op, client->ops)
-        op_abandon(op);
-    LIST_FOREACH_SAFE (all, op, client->doomed)
-        op_destroy(op);
+    while (client->ops)
+        op_abandon(client->ops);
+    while (client->doomed)
+        op_destroy(client->doomed);
     if (client->multi)
         (void)curl_multi_cleanup(client->multi);
     if (client->share)
@@ -160,7 +160,7 @@ static int on_kick(sd_event_source *source, void *userdata)
     /* From the start each time: a handler may free any of them. */
     do {
         queued = NULL;
-        LIST_FOREACH (all, op, client->ops)
+        for (HttpOp *op = client->ops; op; op = op->all_next)
             if (op->state == OP_QUEUED)
                 queued = op;
         if (queued)

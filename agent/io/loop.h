@@ -14,10 +14,10 @@
 #include "agent/base/error.h"
 
 /* A loop for a daemon: SIGTERM, SIGINT and SIGHUP are blocked for the process and reach
- * `on_signal`. */
+ * `handler`. */
 typedef void (*LoopSignalHandler)(int signal_number, void *userdata);
 int loop_new(sd_event **ret, Error *err) must_check;
-int loop_watch_signals(sd_event *event, LoopSignalHandler on_signal, void *userdata, Error *err)
+int loop_watch_signals(sd_event *event, LoopSignalHandler handler, void *userdata, Error *err)
     must_check;
 
 /* One-shot timer on CLOCK_BOOTTIME. Set again and again; never repeats by itself. */

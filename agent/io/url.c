@@ -35,7 +35,7 @@ char *url_escape(const char *s, const char *keep)
 
     assert(s);
 
-    ret = to = malloc(strlen(s) * 3 + 1);
+    ret = to = calloc(strlen(s) + 1, 3);
     if (!ret)
         return NULL;
     for (const char *from = s; *from; from++) {

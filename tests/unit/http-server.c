@@ -206,7 +206,8 @@ const char *request_header(const Request *request, const char *name)
 
 void http_server_release(HttpServer *server)
 {
-    LIST_FOREACH (all, connection, server->connections)
+    for (Connection *connection = server->connections; connection;
+         connection = connection->all_next)
         if (connection->hanging)
             answer(connection, &server->requests[connection->hanging - 1]);
 }

@@ -396,10 +396,10 @@ static void one_snapshot_can_be_had_without_a_watch(void **state)
 
 typedef struct Token {
     CloudOp *op;
-    bool done;
+    struct Token *frees;
     char *token, *message, *remedy;
     int code;
-    struct Token *frees;
+    bool done;
 } Token;
 
 static void token_done(Token *t)

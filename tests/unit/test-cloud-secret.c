@@ -105,7 +105,7 @@ static void a_short_name_follows_the_plan_to_a_regional_endpoint(void **state)
 {
     Fixture *f = *state;
     auto_error Error error = {0};
-    Got got = {0};
+    Got got;
     /* The first mapping leads to a host that nobody maps on, so it is only looked at. */
     const HttpEndpoint endpoints[] = {
         {"secretmanager.googleapis.com",
