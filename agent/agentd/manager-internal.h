@@ -38,14 +38,19 @@ struct Manager {
     Child *crawl_check; /* crawlerd validate, for the candidate */
     Generation candidate;
     Plan *candidate_plan;
+    Timer *accept_again; /* the candidate could not be recorded */
 
     Generation generation; /* in force */
-    char *refused_sha256;  /* of the plan that was refused last: it is not judged again */
+    char *refused_sha256;  /* of the plan that was refused last: it is not judged again ... */
+    bool refused_by_us;    /* ... but once by every version of ours */
+    char *instance_id;     /* as last known, over restarts */
     bool plan_removed;
     bool plan_applied;
 
     Timer *status, *drain;
-    uint64_t started_at; /* wall clock */
+    char status_sha256[SHA256_HEX_MAX]; /* of what was written last, without its time */
+    BusCall *flush;                     /* crawlerd's, while draining */
+    uint64_t started_at;                /* wall clock */
     bool preempted;
     CloudMaintenance maintenance;
     bool stopping, draining, exit_when_drained, powering_off;
@@ -59,8 +64,11 @@ void manager_event(Manager *m, LogLevel level, const char *event, const char *co
 void manager_changed(Manager *m);
 
 /* manager-plan.c */
+/* Another instance than the one that wrote the state: nothing is in force any more. */
+void manager_forget_plan(Manager *m);
 void manager_take_snapshot_plan(Manager *m, const CloudSnapshot *snapshot);
-int manager_resume_plan(Manager *m, Error *err) must_check;
+void manager_resume_plan(Manager *m);
+void manager_on_left(void *userdata);
 
 /* manager-drain.c */
 void manager_begin_drain(Manager *m, const char *why, uint64_t budget_usec, bool exit_after);

@@ -37,7 +37,7 @@ static bool is_wrong(const Resource *resource)
 static bool anything_is_wrong(const Manager *m)
 {
     if (m->metadata_trouble.code < 0 || m->engine_trouble.code < 0 || m->refused_sha256 ||
-        m->plan_removed)
+        m->plan_removed || m->accept_again || m->state.trouble.code < 0)
         return true;
     for (Resource *r = reconciler_next(m->reconciler, NULL); r;
          r = reconciler_next(m->reconciler, r))
@@ -120,7 +120,13 @@ static json_t *describe_plan(Manager *m)
     const char *message = NULL, *remedy = NULL;
     json_auto_t *plan = json_object();
 
-    if (m->refused_sha256) {
+    if (m->state.trouble.code < 0) {
+        message = error_text(&m->state.trouble);
+        remedy = m->state.trouble.remedy;
+    } else if (m->accept_again) {
+        message = "a new plan waits: it cannot be recorded in state.db (is the disk full?)";
+        remedy = "df -h /var/lib/mervis-agent";
+    } else if (m->refused_sha256) {
         message = "the newest plan was refused";
         remedy = "correct the plan: agentctl plan show lists every fault";
     } else if (m->plan_removed) {
@@ -225,5 +231,5 @@ json_t *manager_history(Manager *m)
 
 json_t *manager_dry_run(Manager *m)
 {
-    return m->context.plan ? reconciler_dry_run(m->reconciler, m->context.plan) : json_array();
+    return reconciler_dry_run(m->reconciler);
 }
