@@ -179,6 +179,7 @@ def test_an_image_for_another_platform_is_refused_before_a_layer_is_pulled(machi
 def test_the_status_has_its_keys_and_its_exit_status(machine):
     digest = boot(machine)
     machine.wait_settled()
+    wait_for("the whole plan", lambda: machine.status()["state"] == "well", 20)
     done = machine.agentctl("status", "--json")
     status = json.loads(done.stdout)
     assert AGENT_KEYS <= set(status)
