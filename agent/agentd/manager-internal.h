@@ -50,7 +50,9 @@ struct Manager {
     Timer *status, *drain;
     char status_sha256[SHA256_HEX_MAX]; /* of what was written last, without its time */
     BusCall *flush;                     /* crawlerd's, while draining */
-    uint64_t started_at;                /* wall clock */
+    struct ImagesRun *cleanup;          /* by hand, for cleanup_request */
+    sd_bus_message *cleanup_request;
+    uint64_t started_at; /* wall clock */
     bool preempted;
     CloudMaintenance maintenance;
     bool stopping, draining, exit_when_drained, powering_off;
@@ -82,5 +84,10 @@ bool manager_is_ready(const Manager *m, char **ret_reason);
 /* bus.c */
 int manager_serve_bus(Manager *m, Error *err) must_check;
 void manager_emit_changed(Manager *m);
+
+/* bus-cleanup.c */
+int bus_method_cleanup(sd_bus_message *message, void *userdata, sd_bus_error *error);
+int bus_method_cleanup_dry_run(sd_bus_message *message, void *userdata, sd_bus_error *error);
+void manager_cancel_cleanup(Manager *m);
 
 #endif

@@ -16,6 +16,7 @@
 #include "agent/io/json.h"
 #include "agent/io/status-keys.h"
 #include "agent/resource/container.h"
+#include "agent/resource/images.h"
 #include "agent/resource/release.h"
 
 /* --- Events and status ---------------------------------------------------------------------- */
@@ -132,8 +133,11 @@ static void write_status(void *userdata)
 static void on_settled(bool well, void *userdata)
 {
     Manager *m = userdata;
+    Resource *images = reconciler_find(m->reconciler, "images", IMAGES_NAME);
     auto_error Error err = {0};
 
+    if (images)
+        images_pass_ended(images);
     if (m->generation.number == 0 || m->plan_applied || reconciler_is_busy(m->reconciler) || !well)
         return;
     m->plan_applied = true;
@@ -391,6 +395,7 @@ Manager *manager_free(Manager *m)
     bus_call_free(m->flush);
     cloud_op_free(m->watch);
     engine_events_free(m->engine_events);
+    manager_cancel_cleanup(m);
     reconciler_free(m->reconciler);
     plan_free(m->candidate_plan);
     generation_done(&m->candidate);

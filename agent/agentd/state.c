@@ -8,6 +8,7 @@
 #include "agent/base/str.h"
 #include "agent/base/time.h"
 #include "agent/io/json.h"
+#include "agent/resource/images.h"
 #include "agent/resource/release.h"
 
 #define STATE_BROKEN_KEPT 3
@@ -23,6 +24,7 @@ static const char *const migrations[] = {
     "  level INTEGER NOT NULL, event TEXT NOT NULL, text TEXT NOT NULL);",
     release_schema,
     "ALTER TABLE generation ADD COLUMN retired INTEGER NOT NULL DEFAULT 0",
+    images_schema,
 };
 
 static int open_at(const char *path, State *state, Error *err)
@@ -144,6 +146,17 @@ int state_claim(State *state, const char *instance_id, Error *err)
     r = owner ? forget_all(state->db, err) : 0;
     if (r < 0)
         return r;
+    if (r > 0 && streq(owner, instance_id))
+        return 0;
+    if (owner) {
+        r = db_exec(state->db,
+                    "DELETE FROM generation; DELETE FROM event; DELETE FROM secret; "
+                    "DELETE FROM release; DELETE FROM slot; DELETE FROM image; "
+                    "DELETE FROM repository; DELETE FROM cleanup; DELETE FROM meta",
+                    err);
+        if (r < 0)
+            return r;
+    }
     r = db_run(state->db, "INSERT OR REPLACE INTO meta (key, value) VALUES ('instance_id', ?)", err,
                "s", instance_id);
     if (r < 0)

@@ -10,6 +10,7 @@
 #include "agent/io/json.h"
 #include "agent/io/status-keys.h"
 #include "agent/resource/container.h"
+#include "agent/resource/images.h"
 #include "agent/resource/secret.h"
 
 #define EVENTS_SHOWN         10
@@ -177,12 +178,6 @@ static int describe_resources(const Manager *m, json_t *status)
     return 0;
 }
 
-static json_t *describe_images(void)
-{
-    return json_pack("{s:n, s:i, s:i, s:n, s:n, s:n}", "disk_used_percent", "freed_bytes", 0,
-                     "removed", 0, "last_run_at", "message", "remedy");
-}
-
 json_t *manager_describe(Manager *m)
 {
     auto_free char *reason = NULL;
@@ -198,7 +193,8 @@ json_t *manager_describe(Manager *m)
         json_put(status, "ready_reason", json_text_or_null(reason)) < 0 ||
         json_put(status, "vm", describe_vm(m)) < 0 ||
         json_put(status, "plan", describe_plan(m)) < 0 || describe_resources(m, status) < 0 ||
-        json_put(status, "images", describe_images()) < 0 ||
+        json_put(status, "images",
+                 images_describe(reconciler_find(m->reconciler, "images", IMAGES_NAME))) < 0 ||
         json_put(status, "events", state_events(&m->state, EVENTS_SHOWN)) < 0)
         return NULL;
     return take_ptr(status);

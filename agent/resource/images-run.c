@@ -202,8 +202,8 @@ static int report_container(ImagesRun *run, const EngineContainer *container)
 
 static int take_plan(ImagesRun *run, const CleanupFacts *facts, const CleanupPlan *plan)
 {
-    run->report =
-        json_pack("{s:b, s:[], s:[]}", "dry_run", run->spec.dry_run, "containers", "images");
+    run->report = json_pack("{s:b, s:s, s:[], s:[]}", "dry_run", run->spec.dry_run, "disk",
+                            run->root_dir, "containers", "images");
     run->items = calloc(plan->n_containers + plan->n_images + 1, sizeof(*run->items));
     if (!run->report || !run->items)
         return -ENOMEM;

@@ -97,10 +97,13 @@ static void tell_removed(Images *images, const json_t *report)
 {
     uint64_t removed = 0, freed = 0;
     auto_error Error err = {0};
+    const char *disk = json_str(report, "disk");
     auto_free char *number = NULL, *bytes = NULL;
     char size[PARSE_TEXT_MAX];
 
     (void)(json_u64(report, "removed", &removed) + json_u64(report, "freed_bytes", &freed));
+    if (disk && str_set(&images->root_dir, disk) < 0)
+        log_warning("out of memory, ignoring: the disk is not watched");
     images->totals.removed += removed;
     images->totals.freed_bytes += freed;
     images->totals.last_run_at = now_realtime_usec();
@@ -115,6 +118,17 @@ static void tell_removed(Images *images, const json_t *report)
                    number && bytes ? FIELDS(number, bytes) : NULL,
                    "%" PRIu64 " image%s removed, %s freed", removed, removed == 1 ? "" : "s",
                    format_size_human(size, freed));
+}
+
+void images_record(Resource *resource, const json_t *report)
+{
+    Images *images = resource->item;
+
+    if (json_flag(report, "dry_run"))
+        return;
+    tell_removed(images, report);
+    look_at_disk(images);
+    resource_changed(resource);
 }
 
 static void on_run(ImagesRun *run, const json_t *report, const Error *err, void *userdata)
@@ -272,7 +286,7 @@ static int images_declare(ResourceContext *context, const Plan *plan, Error *err
     }
 
     images->due = true;
-    return resource_add(context, &resource_images, "images", fingerprint, false, images, err);
+    return resource_add(context, &resource_images, IMAGES_NAME, fingerprint, false, images, err);
 }
 
 json_t *images_describe(const Resource *resource)

@@ -10,6 +10,7 @@
 
 #include "agent/resource/resource.h"
 
+#define IMAGES_NAME          "cleanup" /* of the one resource of this kind */
 #define IMAGES_RUN_USEC      HOUR
 #define IMAGES_DISK_USEC     MINUTE        /* how often the disk is looked at */
 #define IMAGES_PRESSURE_USEC (10 * MINUTE) /* between two runs for a full disk */
@@ -24,12 +25,16 @@ void images_pass_ended(Resource *resource);
  * cleanup in the plan. */
 json_t *images_describe(const Resource *resource);
 
+/* A run by hand came to its end: its numbers are added to the sums. */
+void images_record(Resource *resource, const json_t *report);
+
 /* ---- One run -------------------------------------------------------------------------------- */
 
 typedef struct ImagesRun ImagesRun;
 
 /* What a run did, or with dry_run would do:
- *   {"dry_run": bool, "disk_used_percent": integer, "removed": integer, "freed_bytes": integer,
+ *   {"dry_run": bool, "disk": string (the engine's root), "disk_used_percent": integer,
+ *    "removed": integer, "freed_bytes": integer,
  *    "containers": [{"id", "name"}],
  *    "images": [{"id", "names", "size_bytes", "last_used_at", "action": "remove" | "keep", "why",
  *                "message"}]}
