@@ -390,9 +390,12 @@ static bool table_may_load(Delivery *d, Table *table)
 {
     if (d->context.sink->ops->is_local)
         return true;
-    /* The view over both is made with the second, so the first comes first. */
-    if (table->state == TABLE_UNKNOWN && (table->number == 0 || d->tables[0].state == TABLE_READY))
+    /* The view over both is made with the second, so the first comes first, whether or not it gets
+     * rows. */
+    if (table->state == TABLE_UNKNOWN && d->tables[0].state == TABLE_READY)
         table_check(table);
+    else if (d->tables[0].state == TABLE_UNKNOWN)
+        table_check(&d->tables[0]);
     return table->state == TABLE_READY && now_boottime_usec() >= table->paused_until_usec;
 }
 
