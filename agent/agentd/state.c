@@ -127,7 +127,8 @@ static int forget_all(Db *db, Error *err)
 {
     return db_exec(db,
                    "DELETE FROM generation; DELETE FROM event; DELETE FROM secret; "
-                   "DELETE FROM release; DELETE FROM slot; DELETE FROM meta",
+                   "DELETE FROM release; DELETE FROM slot; DELETE FROM image; "
+                   "DELETE FROM repository; DELETE FROM cleanup; DELETE FROM meta",
                    err);
 }
 
@@ -146,17 +147,6 @@ int state_claim(State *state, const char *instance_id, Error *err)
     r = owner ? forget_all(state->db, err) : 0;
     if (r < 0)
         return r;
-    if (r > 0 && streq(owner, instance_id))
-        return 0;
-    if (owner) {
-        r = db_exec(state->db,
-                    "DELETE FROM generation; DELETE FROM event; DELETE FROM secret; "
-                    "DELETE FROM release; DELETE FROM slot; DELETE FROM image; "
-                    "DELETE FROM repository; DELETE FROM cleanup; DELETE FROM meta",
-                    err);
-        if (r < 0)
-            return r;
-    }
     r = db_run(state->db, "INSERT OR REPLACE INTO meta (key, value) VALUES ('instance_id', ?)", err,
                "s", instance_id);
     if (r < 0)
