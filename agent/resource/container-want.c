@@ -239,12 +239,17 @@ static void want_credentials(RegistryOp *op, const char *host, bool again, void 
 {
     Container *c = userdata;
     Cloud *cloud = c->resource->context->cloud;
+    const char *realm = registry_realm(op);
     auto_error Error err = {0};
 
-    if (!cloud_login_applies(cloud, host)) {
+    /* A registry of the cloud's that names a stranger's token service gets no login either. */
+    if (!cloud_login_applies(cloud, host) ||
+        (realm && !cloud_login_realm_allowed(cloud, host, realm))) {
         registry_give_credentials(op, NULL, NULL, NULL);
         return;
     }
+    if (again)
+        cloud_login_refused(cloud, host);
     c->login = cloud_op_free(c->login);
     if (cloud_login_get(cloud, host, on_login, c, &c->login, &err) < 0)
         registry_give_credentials(op, NULL, NULL, &err);
