@@ -45,7 +45,7 @@ char *url_escape(const char *s, const char *keep)
             *to++ = *from;
             continue;
         }
-        *to++ = '%';
+        *to++ = '%'; /* cppcheck-suppress uninitdata */
         *to++ = hex[c >> 4];
         *to++ = hex[c & 15];
     }
