@@ -13,6 +13,12 @@ const Verb verbs[] = {
      .help = "show what runs, what does not, and what to do",
      .manual = "Exit status 0: all is well; 1: degraded; 2: agentd does not answer, and its last "
                "recorded state is shown. The keys of the JSON are listed below, under STATUS."},
+    {.name = "doctor", .run = verb_doctor, .options = doctor_options,
+     .operands = "",
+     .help = "look for what is wrong, and how to cure it",
+     .manual = "Looks at everything itself, so that it works while agentd does not. Exit status 1 when anything is "
+               "wrong. JSON: {\"ok\": bool, \"checks\": [{\"id\", \"ok\": bool, or null where it was not looked at, "
+               "\"message\", \"remedy\": string or null}]}."},
     {.name = "plan show", .run = verb_plan_show, .options = plan_show_options,
      .operands = "",
      .help = "show the plan in force, and the last refused one",

@@ -4,7 +4,6 @@
 import json
 import os
 import signal
-import time
 
 import pytest
 
@@ -86,6 +85,7 @@ def test_kill_9_of_crawlerd_loses_and_doubles_no_row(machine, after):
         "terms": "acknowledged"}])))
     machine.start(machine.agentd)
     machine.start(machine.crawlerd)
+    import time
     time.sleep(after)
     machine.crawlerd.kill()
     machine.start(machine.crawlerd)

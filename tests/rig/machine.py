@@ -105,8 +105,7 @@ class Machine:
         return daemon
 
     def start_daemons(self):
-        # Without systemd agentd cannot start crawlerd, and would say so.
-        for daemon in (self.crawlerd, self.statusd, self.agentd):
+        for daemon in (self.agentd, self.crawlerd, self.statusd):
             if not daemon.running:
                 self.start(daemon)
 
