@@ -290,10 +290,11 @@ static int add_cell(Buf *ret, const View *view, const Column *column, Colour col
 
 int table_render(const Table *table, const View *view, size_t indent, Buf *ret)
 {
-    size_t widths[TABLE_COLUMNS_MAX], n = strv_length(table->cells);
+    size_t widths[TABLE_COLUMNS_MAX], n;
     int r;
 
     assert(table && view && ret);
+    n = strv_length(table->cells);
 
     column_widths(table, view->width > indent ? view->width - indent : 0, widths);
     for (size_t i = 0; i < n; i++) {

@@ -7,9 +7,11 @@
 #include "agent/base/time.h"
 #include "agent/resource/container.h"
 
-#define SYSTEMD_NAME    "org.freedesktop.systemd1"
-#define SYSTEMD_PATH    "/org/freedesktop/systemd1"
-#define SYSTEMD_MANAGER "org.freedesktop.systemd1.Manager"
+#define SYSTEMD_NAME       "org.freedesktop.systemd1"
+#define SYSTEMD_PATH       "/org/freedesktop/systemd1"
+#define SYSTEMD_MANAGER    "org.freedesktop.systemd1.Manager"
+
+#define GOING_DOWN_TIMEOUT (2 * SECOND)
 
 /* Whether systemd has a start job for shutdown.target: only then does a SIGTERM mean more than a
  * restart of ours. Bounded; "no" when nobody answers. */
@@ -21,6 +23,7 @@ bool machine_is_going_down(sd_bus *bus)
 
     if (!bus)
         return false;
+    (void)sd_bus_set_method_call_timeout(bus, GOING_DOWN_TIMEOUT);
     /* GetUnit() fails while the unit is not loaded, and it is not before a shutdown begins. */
     if (sd_bus_call_method(bus, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_MANAGER, "GetUnit", NULL,
                            &reply, "s", "shutdown.target") < 0 ||
@@ -56,11 +59,36 @@ static void on_budget_over(void *userdata)
 
 void manager_drain_progress(Manager *m)
 {
+    if (!m->draining || m->flush)
+        return;
     for (Resource *r = reconciler_next(m->reconciler, NULL); r;
          r = reconciler_next(m->reconciler, r))
         if (r->ops == &resource_container && !container_is_drained(r))
             return;
     drained(m);
+}
+
+static void on_flushed(const char *text, const Error *err, void *userdata)
+{
+    Manager *m = userdata;
+
+    if (err)
+        log_failure(LOG_LEVEL_WARNING, NULL, err, "the crawler's rows stay in its spool");
+    m->flush = bus_call_free(m->flush);
+    manager_drain_progress(m);
+}
+
+/* Side by side with the containers: rows that are on their way to the sink get there if the time
+ * suffices, and stay in the spool if not. */
+static void flush_crawler(Manager *m, uint64_t budget_usec)
+{
+    auto_error Error err = {0};
+
+    if (!m->bus || !m->context.plan || !m->context.plan->crawl)
+        return;
+    if (bus_call_text_async(m->bus, BUS_CRAWLER_NAME, BUS_CRAWLER_PATH, BUS_CRAWLER_INTERFACE,
+                            "Flush", NULL, budget_usec, on_flushed, m, &m->flush, &err) < 0)
+        log_failure(LOG_LEVEL_WARNING, NULL, &err, "the crawler's rows stay in its spool");
 }
 
 void manager_begin_drain(Manager *m, const char *why, uint64_t budget_usec, bool exit_after)
@@ -80,13 +108,14 @@ void manager_begin_drain(Manager *m, const char *why, uint64_t budget_usec, bool
         return;
     }
     m->context.draining = true;
-    m->draining = true;
     daemon_status("draining: %s", why);
     manager_event(m, LOG_LEVEL_NOTICE, "draining", NULL, "draining: %s", why);
     for (Resource *r = reconciler_next(m->reconciler, NULL); r;
          r = reconciler_next(m->reconciler, r))
         if (r->ops == &resource_container)
             container_drain(r, budget_usec);
+    flush_crawler(m, budget_usec);
+    m->draining = true;
     manager_drain_progress(m);
 }
 

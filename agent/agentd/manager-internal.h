@@ -38,13 +38,20 @@ struct Manager {
     Child *crawl_check; /* crawlerd validate, for the candidate */
     Generation candidate;
     Plan *candidate_plan;
+    Timer *accept_again; /* the candidate could not be recorded */
 
     Generation generation; /* in force */
-    char *refused_sha256;  /* of the plan that was refused last: it is not judged again */
+    char *refused_sha256;  /* of the plan that was refused last: it is not judged again ... */
+    bool refused_by_us;    /* ... but once by every version of ours */
+    char *instance_id;     /* as last known, over restarts */
     bool plan_removed;
     bool plan_applied;
 
     Timer *status, *drain;
+    char status_sha256[SHA256_HEX_MAX]; /* of what was written last, without its time */
+    BusCall *flush;                     /* crawlerd's, while draining */
+    struct ImagesRun *cleanup;          /* by hand, for cleanup_request */
+    sd_bus_message *cleanup_request;
     uint64_t started_at; /* wall clock */
     bool preempted;
     CloudMaintenance maintenance;
@@ -59,8 +66,11 @@ void manager_event(Manager *m, LogLevel level, const char *event, const char *co
 void manager_changed(Manager *m);
 
 /* manager-plan.c */
+/* Another instance than the one that wrote the state: nothing is in force any more. */
+void manager_forget_plan(Manager *m);
 void manager_take_snapshot_plan(Manager *m, const CloudSnapshot *snapshot);
-int manager_resume_plan(Manager *m, Error *err) must_check;
+void manager_resume_plan(Manager *m);
+void manager_on_left(void *userdata);
 
 /* manager-drain.c */
 void manager_begin_drain(Manager *m, const char *why, uint64_t budget_usec, bool exit_after);
@@ -74,5 +84,10 @@ bool manager_is_ready(const Manager *m, char **ret_reason);
 /* bus.c */
 int manager_serve_bus(Manager *m, Error *err) must_check;
 void manager_emit_changed(Manager *m);
+
+/* bus-cleanup.c */
+int bus_method_cleanup(sd_bus_message *message, void *userdata, sd_bus_error *error);
+int bus_method_cleanup_dry_run(sd_bus_message *message, void *userdata, sd_bus_error *error);
+void manager_cancel_cleanup(Manager *m);
 
 #endif

@@ -6,10 +6,12 @@
 #include <sys/wait.h>
 
 #include "agent/agentd/manager-internal.h"
+#include "agent/base/crash.h"
 #include "agent/base/str.h"
 #include "agent/base/time.h"
 #include "agent/io/json.h"
 
+#define ACCEPT_AGAIN_USEC      (30 * SECOND)
 #define CRAWLERD_NAME          "crawlerd"
 #define CRAWL_CHECK_TIMEOUT    (10 * SECOND)
 #define CRAWL_CHECK_OUTPUT_MAX (256U << 10)
@@ -37,6 +39,7 @@ static void refuse(Manager *m, const char *sha256, json_t *errors)
     size_t n = json_array_size(errors);
     auto_error Error err = {0};
 
+    m->refused_by_us = true;
     if (str_set(&m->refused_sha256, sha256) < 0 ||
         state_refuse(&m->state, sha256, errors, &err) < 0)
         log_failure(LOG_LEVEL_WARNING, NULL, &err, "the refusal is in the journal only");
@@ -77,10 +80,36 @@ static int use_endpoints(Manager *m, const Plan *plan, Error *err)
     return http_client_set_endpoints(m->http, endpoints, n, err);
 }
 
+static void drop_candidate(Manager *m)
+{
+    m->crawl_check = child_free(m->crawl_check);
+    m->accept_again = timer_free(m->accept_again);
+    m->candidate_plan = plan_free(m->candidate_plan);
+    generation_done(&m->candidate);
+}
+
+static void accept_candidate(void *userdata);
+
+/* The disk is full, or so: what is in force goes on, and the new plan comes when it can be kept. */
+static void accept_later(Manager *m, Error *err)
+{
+    bool first = !m->accept_again;
+
+    if (first && timer_new(m->event, accept_candidate, m, &m->accept_again) < 0)
+        return;
+    (void)timer_set(m->accept_again, ACCEPT_AGAIN_USEC, SECOND);
+    if (first)
+        manager_event(m, LOG_LEVEL_ERROR, "resource-failed", NULL,
+                      "the new plan cannot be recorded: %s; generation %ju stays in force until "
+                      "it can",
+                      error_text(err), (uintmax_t)m->generation.number);
+}
+
 /* Takes m->candidate and its plan. Recorded first: a kill from here on comes up with the new one.
  */
-static void accept_candidate(Manager *m)
+static void accept_candidate(void *userdata)
 {
+    Manager *m = userdata;
     auto_error Error err = {0};
     int r;
 
@@ -89,16 +118,19 @@ static void accept_candidate(Manager *m)
         refuse_text(m, m->candidate.sha256, error_text(&err));
         return;
     }
-    r = state_generation_add(&m->state, &m->candidate, &err);
+    crash_point("plan.before-record");
+    if (m->candidate.number == 0)
+        r = state_generation_add(&m->state, &m->candidate, &err);
     if (r >= 0)
         r = state_refusal_clear(&m->state, &err);
+    crash_point("plan.recorded");
     if (r >= 0)
         r = reconciler_set_plan(m->reconciler, m->candidate_plan, m->candidate.number, &err);
     if (r < 0) {
-        log_failure(LOG_LEVEL_ERROR, NULL, &err,
-                    "the new plan waits; the former one stays in force");
+        accept_later(m, &err);
         return;
     }
+    m->accept_again = timer_free(m->accept_again);
     m->candidate_plan = NULL; /* the reconciler's now */
     generation_done(&m->generation);
     m->generation = m->candidate;
@@ -178,9 +210,7 @@ static void judge(Manager *m, const char *text, size_t size, const char *sha256,
     auto_error Error err = {0};
     int r;
 
-    m->crawl_check = child_free(m->crawl_check);
-    m->candidate_plan = plan_free(m->candidate_plan);
-    generation_done(&m->candidate);
+    drop_candidate(m);
     r = plan_parse(text, size, &m->candidate_plan, &errors);
     if (r >= 0)
         r = plan_check_identity(m->candidate_plan, is_replaced, &errors);
@@ -202,50 +232,107 @@ static void judge(Manager *m, const char *text, size_t size, const char *sha256,
     }
 }
 
-void manager_take_snapshot_plan(Manager *m, const CloudSnapshot *snapshot)
+static void on_plan_removed(Manager *m, const CloudSnapshot *snapshot)
+{
+    drop_candidate(m);
+    if (m->generation.number == 0 || m->plan_removed)
+        return;
+    m->plan_removed = true;
+    manager_event(m, LOG_LEVEL_WARNING, "plan-removed", NULL,
+                  "%s is gone; generation %ju stays in force", snapshot->plan_where,
+                  (uintmax_t)m->generation.number);
+}
+
+/* Back to what is in force: a candidate that was being judged is no longer wanted, and the refused
+ * one is gone. */
+static void on_plan_unchanged(Manager *m)
 {
     auto_error Error err = {0};
+
+    drop_candidate(m);
+    if (!m->refused_sha256)
+        return;
+    free(m->refused_sha256);
+    m->refused_sha256 = NULL;
+    if (state_refusal_clear(&m->state, &err) < 0)
+        log_failure(LOG_LEVEL_WARNING, NULL, &err, "ignoring");
+}
+
+void manager_take_snapshot_plan(Manager *m, const CloudSnapshot *snapshot)
+{
     char sha256[SHA256_HEX_MAX];
 
     if (!snapshot->plan) {
-        if (m->generation.number > 0 && !m->plan_removed)
-            manager_event(m, LOG_LEVEL_WARNING, "plan-removed", NULL,
-                          "%s is gone; generation %ju stays in force", snapshot->plan_where,
-                          (uintmax_t)m->generation.number);
-        m->plan_removed = true;
+        on_plan_removed(m, snapshot);
         return;
     }
-    m->plan_removed = false;
     if (plan_hash(snapshot->plan, snapshot->plan_size, sha256) < 0)
         return;
-    if (m->generation.sha256 && streq(m->generation.sha256, sha256)) {
-        /* Back to what is in force: a candidate that was being judged is no longer wanted. */
-        m->crawl_check = child_free(m->crawl_check);
-        if (m->refused_sha256) {
-            free(m->refused_sha256);
-            m->refused_sha256 = NULL;
-            if (state_refusal_clear(&m->state, &err) < 0)
-                log_failure(LOG_LEVEL_WARNING, NULL, &err, "ignoring");
-        }
+    m->plan_removed = false;
+    if (streq_ptr(m->generation.sha256, sha256)) {
+        on_plan_unchanged(m);
         return;
     }
-    if (streq_ptr(m->refused_sha256, sha256) ||
-        (m->candidate.sha256 && m->crawl_check && streq(m->candidate.sha256, sha256)))
+    if (streq_ptr(m->candidate.sha256, sha256))
+        return; /* it is being judged, or waits to be recorded */
+    if (m->refused_by_us && streq_ptr(m->refused_sha256, sha256)) {
+        drop_candidate(m);
         return;
+    }
     judge(m, snapshot->plan, snapshot->plan_size, sha256, snapshot->plan_where,
           !str_is_empty(snapshot->identity->group));
 }
 
-/* At start: the last accepted plan, before anybody is asked. */
-int manager_resume_plan(Manager *m, Error *err)
+void manager_forget_plan(Manager *m)
+{
+    drop_candidate(m);
+    generation_done(&m->generation);
+    free(m->refused_sha256);
+    m->refused_sha256 = NULL;
+    m->plan_applied = m->plan_removed = false;
+    m->context.first_boot = true;
+}
+
+/* --- At start ----------------------------------------------------------------------------------
+ */
+
+void manager_on_left(void *userdata)
+{
+    Manager *m = userdata;
+    auto_error Error err = {0};
+
+    if (state_generations_retire(&m->state, m->context.generation, &err) < 0)
+        log_failure(LOG_LEVEL_WARNING, NULL, &err, "it is looked at again after a restart");
+}
+
+/* What left with an earlier plan and was not yet undone when we ended. */
+static void resume_leaving(Manager *m)
+{
+    auto_(generation_done) Generation generation = {0};
+    uint64_t before = m->generation.number;
+
+    while (state_generation_unretired(&m->state, before, &generation, NULL) > 0) {
+        auto_field_errors FieldErrors errors = {0};
+        auto_(plan_freep) Plan *plan = NULL;
+        auto_error Error err = {0};
+
+        before = generation.number;
+        if (plan_parse(generation.document, strlen(generation.document), &plan, &errors) >= 0) {
+            if (reconciler_retire_plan(m->reconciler, plan, generation.number, &err) >= 0)
+                plan = NULL; /* the reconciler's now */
+            else
+                log_failure(LOG_LEVEL_WARNING, NULL, &err, "ignoring");
+        }
+        generation_done(&generation);
+    }
+}
+
+static int resume(Manager *m, Error *err)
 {
     auto_field_errors FieldErrors errors = {0};
     auto_(plan_freep) Plan *plan = NULL;
-    json_auto_t *refusal = state_refusal(&m->state);
     int r;
 
-    if (refusal && json_str(refusal, "sha256"))
-        m->refused_sha256 = strdup(json_str(refusal, "sha256"));
     r = state_generation_last(&m->state, &m->generation, err);
     if (r <= 0)
         return r;
@@ -254,16 +341,35 @@ int manager_resume_plan(Manager *m, Error *err)
         /* An upgrade may refuse what its predecessor took: what runs goes on, and a person is told.
          */
         refuse_with(m, m->generation.sha256, &errors);
-        generation_done(&m->generation);
         return 0;
     }
     r = use_endpoints(m, plan, err);
     if (r < 0)
         return r;
-    m->plan_applied = m->generation.applied_at > 0;
     r = reconciler_set_plan(m->reconciler, plan, m->generation.number, err);
     if (r < 0)
         return r;
     plan = NULL; /* the reconciler's now */
+    m->plan_applied = m->generation.applied_at > 0;
     return 1;
+}
+
+/* The last accepted plan, before anybody is asked. Without it we wait for the cloud's answer. */
+void manager_resume_plan(Manager *m)
+{
+    json_auto_t *refusal = state_refusal(&m->state);
+    auto_error Error err = {0};
+    int r;
+
+    if (refusal && json_str(refusal, "sha256"))
+        m->refused_sha256 = strdup(json_str(refusal, "sha256"));
+    r = resume(m, &err);
+    if (r < 0)
+        manager_event(m, LOG_LEVEL_ERROR, "resource-failed", NULL,
+                      "the last plan could not be taken up: %s; waiting for the cloud's",
+                      error_text(&err));
+    if (r > 0)
+        resume_leaving(m);
+    else
+        generation_done(&m->generation);
 }

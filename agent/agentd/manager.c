@@ -16,6 +16,7 @@
 #include "agent/io/json.h"
 #include "agent/io/status-keys.h"
 #include "agent/resource/container.h"
+#include "agent/resource/images.h"
 #include "agent/resource/release.h"
 
 /* --- Events and status ---------------------------------------------------------------------- */
@@ -88,6 +89,24 @@ static void tell_state(Manager *m)
     m->shown_state = state;
 }
 
+/* Whether it says more than that time has passed. */
+static bool status_is_new(Manager *m, json_t *status)
+{
+    auto_free char *text = NULL;
+    char sha256[SHA256_HEX_MAX];
+    json_t *at = json_incref(json_object_get(status, "at"));
+
+    (void)json_object_del(status, "at");
+    text = json_canonical(status);
+    (void)json_object_set_new(status, "at", at);
+    if (text)
+        sha256_of(text, strlen(text), sha256);
+    if (!text || streq(sha256, m->status_sha256))
+        return false;
+    (void)snprintf(m->status_sha256, sizeof(m->status_sha256), "%s", sha256);
+    return true;
+}
+
 static void write_status(void *userdata)
 {
     Manager *m = userdata;
@@ -97,7 +116,9 @@ static void write_status(void *userdata)
 
     tell_state(m);
     status = manager_describe(m);
-    text = status ? json_text(status, false) : NULL;
+    if (!status || !status_is_new(m, status))
+        return;
+    text = json_text(status, false);
     if (!text || !path)
         return;
     if (file_replace(path, text, strlen(text), 0644, &err) < 0)
@@ -112,8 +133,11 @@ static void write_status(void *userdata)
 static void on_settled(bool well, void *userdata)
 {
     Manager *m = userdata;
+    Resource *images = reconciler_find(m->reconciler, "images", IMAGES_NAME);
     auto_error Error err = {0};
 
+    if (images)
+        images_pass_ended(images);
     if (m->generation.number == 0 || m->plan_applied || reconciler_is_busy(m->reconciler) || !well)
         return;
     m->plan_applied = true;
@@ -128,22 +152,30 @@ static void on_settled(bool well, void *userdata)
     manager_changed(m);
 }
 
+static void claim_instance(Manager *m, const char *instance_id)
+{
+    auto_error Error err = {0};
+    int r;
+
+    r = state_claim(&m->state, instance_id, &err);
+    if (r < 0)
+        log_failure(LOG_LEVEL_WARNING, NULL, &err, "ignoring");
+    if (r > 0) {
+        manager_event(m, LOG_LEVEL_NOTICE, "instance-changed", NULL,
+                      "this is instance %s, a copy of another: its state is begun anew",
+                      instance_id);
+        manager_forget_plan(m);
+    }
+    if (str_set(&m->instance_id, instance_id) >= 0)
+        m->context.instance_id = m->instance_id;
+}
+
 static void on_snapshot(const CloudSnapshot *snapshot, unsigned changes, void *userdata)
 {
     Manager *m = userdata;
-    auto_error Error err = {0};
 
-    if (changes & CLOUD_CHANGED_IDENTITY) {
-        int r = state_claim(&m->state, snapshot->identity->instance_id, &err);
-
-        if (r < 0)
-            log_failure(LOG_LEVEL_WARNING, NULL, &err, "ignoring");
-        if (r > 0)
-            manager_event(m, LOG_LEVEL_NOTICE, "instance-changed", NULL,
-                          "this is instance %s, a copy of another: its state is begun anew",
-                          snapshot->identity->instance_id);
-        m->context.instance_id = snapshot->identity->instance_id;
-    }
+    if (changes & CLOUD_CHANGED_IDENTITY)
+        claim_instance(m, snapshot->identity->instance_id);
     if (changes & CLOUD_CHANGED_MAINTENANCE && snapshot->maintenance != m->maintenance) {
         m->maintenance = snapshot->maintenance;
         if (m->maintenance == CLOUD_MAINTENANCE_NONE)
@@ -236,6 +268,7 @@ static void on_poweroff(const char *reason, void *userdata)
 static const ReconcilerHandlers reconciler_handlers = {
     .changed = on_changed,
     .settled = on_settled,
+    .left = manager_on_left,
     .event = record_event,
     .poweroff = on_poweroff,
 };
@@ -250,9 +283,21 @@ static int open_state(Manager *m, Error *err)
 {
     int r;
 
-    r = state_open(m->options->state_dir, &m->state, err);
+    r = state_open(m->options->state_dir, m->options->runtime_dir, &m->state, err);
     if (r < 0)
         return r;
+    if (m->state.trouble.code < 0) {
+        if (!m->state.trouble.remedy)
+            (void)error_remedy(&m->state.trouble, m->state.trouble.code, "%s",
+                               m->state.trouble.code == -ENOSPC
+                                   ? "free some disk, then: sudo systemctl restart agentd"
+                                   : "make it writable, then: sudo systemctl restart agentd");
+        manager_event(m, LOG_LEVEL_ERROR, "resource-failed", NULL,
+                      "state: %s; going on with a copy in %s, which ends with this boot (remedy: "
+                      "%s)",
+                      error_text(&m->state.trouble), m->options->runtime_dir,
+                      m->state.trouble.remedy);
+    }
     if (m->state.rebuilt)
         manager_event(m, LOG_LEVEL_WARNING, "state-rebuilt", NULL,
                       "%s/" STATE_FILE_NAME
@@ -284,6 +329,8 @@ static int start_work(Manager *m, Error *err)
 {
     int r;
 
+    /* Known from before until the cloud says who we are: scripts that are done stay done. */
+    m->instance_id = state_instance_id(&m->state);
     m->context = (ResourceContext){.event = m->event,
                                    .http = m->http,
                                    .cloud = m->cloud,
@@ -295,15 +342,13 @@ static int start_work(Manager *m, Error *err)
                                    .state_dir = m->options->state_dir,
                                    .runtime_dir = m->options->runtime_dir,
                                    .crawler_dir = m->crawler_dir,
-                                   .instance_id = "",
+                                   .instance_id = m->instance_id ? m->instance_id : "",
                                    .first_boot = !state_ever_applied(&m->state)};
     r = reconciler_new(&m->context, &reconciler_handlers, m, &m->reconciler, err);
     if (r < 0)
         return r;
     /* The last good plan first: a machine comes up although the metadata server is away. */
-    r = manager_resume_plan(m, err);
-    if (r < 0)
-        return r;
+    manager_resume_plan(m);
     r = cloud_watch(m->cloud, &watch_handlers, m, &m->watch, err);
     if (r < 0)
         return r;
@@ -346,13 +391,17 @@ Manager *manager_free(Manager *m)
 
     /* Work first, then what it stands on. */
     child_free(m->crawl_check);
+    timer_free(m->accept_again);
+    bus_call_free(m->flush);
     cloud_op_free(m->watch);
     engine_events_free(m->engine_events);
+    manager_cancel_cleanup(m);
     reconciler_free(m->reconciler);
     plan_free(m->candidate_plan);
     generation_done(&m->candidate);
     generation_done(&m->generation);
     free(m->refused_sha256);
+    free(m->instance_id);
     timer_free(m->status);
     timer_free(m->drain);
     sd_bus_flush_close_unref(m->bus);

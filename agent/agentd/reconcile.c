@@ -5,6 +5,7 @@
 #include <errno.h>
 
 #include "agent/base/backoff.h"
+#include "agent/base/crash.h"
 #include "agent/base/list.h"
 #include "agent/base/str.h"
 #include "agent/base/time.h"
@@ -41,6 +42,7 @@ struct Reconciler {
     ResourceWork *works;  /* of the plan in force, in stage order */
     ResourceWork *adding; /* of the plan that is being taken over */
     ResourceWork *leaving;
+    ResourceWork *gone; /* to be freed at the next turn of the loop */
     PlanRef *plan;
     PlanRef *adding_plan;
     Timer *pass, *drift;
@@ -96,17 +98,26 @@ static void tell_changed(Reconciler *reconciler)
         reconciler->handlers.changed(reconciler->userdata);
 }
 
+static void tell_left(Reconciler *reconciler)
+{
+    if (!reconciler->leaving && reconciler->handlers.left)
+        reconciler->handlers.left(reconciler->userdata);
+}
+
 /* --- One resource ---------------------------------------------------------------------------- */
 
 static void set_state(Resource *resource, ResourceState state, Error *err)
 {
+    bool changed = resource->state != state || resource->error.code < 0 || (err && err->code < 0);
+
     if (resource->state != state)
         resource->state_at = now_realtime_usec();
     resource->state = state;
     error_done(&resource->error);
     if (err && err->code < 0)
         (void)error_move(&resource->error, err);
-    tell_changed(resource->work->reconciler);
+    if (changed)
+        tell_changed(resource->work->reconciler);
 }
 
 static void on_retry(void *userdata)
@@ -192,11 +203,13 @@ static void on_finished(Resource *resource, Error *err, void *userdata)
     Reconciler *reconciler = userdata;
     ResourceWork *work = resource->work;
 
+    crash_point("resource.done");
     work->busy = false;
     if (resource->leaving && (!err || err->code == 0)) {
         LIST_REMOVE(works, reconciler->leaving, work);
         /* The resource is on the stack above us: it goes at the next turn of the loop. */
-        LIST_PREPEND(works, reconciler->adding, work);
+        LIST_PREPEND(works, reconciler->gone, work);
+        tell_left(reconciler);
         pass_soon(reconciler);
         tell_changed(reconciler);
         return;
@@ -306,6 +319,7 @@ static void work_on(ResourceWork *work)
         return;
     }
     log_debug("%s %s: %s", resource->ops->kind, resource->name, difference);
+    crash_point("resource.before-apply");
     work->busy = true;
     set_state(resource, RESOURCE_APPLYING, NULL);
     resource->ops->apply(resource);
@@ -323,21 +337,50 @@ static bool holds(const Reconciler *reconciler, const ResourceWork *work)
            resource->state == RESOURCE_FAILED && resource->ops->stage < STAGE_CONTAINERS;
 }
 
+/* What waits for a secret lets the secrets come, but neither those after it in order nor, on a
+ * first boot, a container that needs it. */
+static bool waits(const ResourceWork *work)
+{
+    return work->resource->state == RESOURCE_WAITING;
+}
+
+static bool holds_containers(const Reconciler *reconciler)
+{
+    if (!reconciler->context->first_boot)
+        return false;
+    LIST_FOREACH (works, work, reconciler->works)
+        if (work->resource->required && work->resource->ops->stage < STAGE_SECRETS &&
+            (waits(work) || work->resource->dirty))
+            return true;
+    return false;
+}
+
+/* What makes room (a port, the disk) goes first. */
+static bool is_leaving(const Reconciler *reconciler, ResourceStage stage)
+{
+    LIST_FOREACH (works, work, reconciler->leaving)
+        if (work->busy && work->resource->ops->stage == stage)
+            return true;
+    return false;
+}
+
 /* Resources that finish inside apply() call back before we return: they only ask for another pass.
  */
 static bool stage_holds(Reconciler *reconciler, ResourceStage stage)
 {
     bool held = false;
 
+    if (is_leaving(reconciler, stage))
+        return true;
     LIST_FOREACH (works, work, reconciler->works)
         if (work->resource->ops->stage == stage && work->resource->dirty && !work->busy) {
             if (work->resource->ops->ordered && held)
                 continue;
             work_on(work);
-            if (work->resource->ops->ordered && holds(reconciler, work))
+            if (work->resource->ops->ordered && (holds(reconciler, work) || waits(work)))
                 held = true;
         } else if (work->resource->ops->stage == stage && work->resource->ops->ordered &&
-                   holds(reconciler, work))
+                   (holds(reconciler, work) || waits(work)))
             held = true;
     LIST_FOREACH (works, work, reconciler->works)
         if (work->resource->ops->stage == stage && holds(reconciler, work))
@@ -345,19 +388,33 @@ static bool stage_holds(Reconciler *reconciler, ResourceStage stage)
     return false;
 }
 
-/* What was removed in a callback and could not be freed there. */
-static void free_gone(Reconciler *reconciler)
+static void remove_it(ResourceWork *work)
 {
-    works_free(&reconciler->adding);
+    crash_point("resource.before-remove");
+    work->resource->dirty = false;
+    work->busy = true;
+    work->resource->ops->remove(work->resource);
+}
+
+/* A removal that failed is tried again as anything else. */
+static void remove_again(Reconciler *reconciler)
+{
+    LIST_FOREACH_SAFE (works, work, reconciler->leaving)
+        if (work->resource->dirty && !work->busy)
+            remove_it(work);
 }
 
 static void on_pass(void *userdata)
 {
     Reconciler *reconciler = userdata;
 
-    free_gone(reconciler);
+    works_free(&reconciler->gone);
+    if (reconciler->context->draining)
+        return;
+    remove_again(reconciler);
     for (ResourceStage stage = 0; stage < STAGE_MAX; stage++)
-        if (stage_holds(reconciler, stage))
+        if (stage_holds(reconciler, stage) ||
+            (stage == STAGE_SECRETS && holds_containers(reconciler)))
             return; /* whoever holds it asks for the next pass when it is done */
     if (!timer_is_set(reconciler->pass) && reconciler->handlers.settled)
         reconciler->handlers.settled(reconciler_is_well(reconciler), reconciler->userdata);
@@ -375,6 +432,8 @@ void reconciler_look_at_all(Reconciler *reconciler)
     LIST_FOREACH (works, work, reconciler->works) {
         if (work->resource->ops == &resource_container)
             container_look(work->resource);
+        else if (work->resource->ops == &resource_secret)
+            secret_look(work->resource);
         work->resource->dirty = true;
     }
     (void)timer_set(reconciler->drift, RECONCILE_DRIFT_USEC, DRIFT_ACCURACY_USEC);
@@ -384,15 +443,35 @@ void reconciler_look_at_all(Reconciler *reconciler)
 /* --- Plans -------------------------------------------------------------------------------------
  */
 
-static int declare_all(Reconciler *reconciler, const Plan *plan, Error *err)
+/* Fills `adding`. On failure nothing is in force that was not before, and the plan is the caller's.
+ */
+static int declare_all(Reconciler *reconciler, Plan *plan, uint64_t generation, PlanRef **ret,
+                       Error *err)
 {
-    int r;
+    ResourceContext *context = reconciler->context;
+    const Plan *former = context->plan;
+    uint64_t former_generation = context->generation;
+    PlanRef *ref = calloc(1, sizeof(*ref));
+    int r = 0;
 
-    for (size_t i = 0; resource_kinds[i]; i++) {
-        r = resource_kinds[i]->declare(reconciler->context, plan, err);
-        if (r < 0)
-            return r;
+    if (!ref)
+        return error_oom(err);
+    *ref = (PlanRef){.plan = plan, .users = 1};
+    reconciler->adding_plan = ref;
+    context->plan = plan;
+    context->generation = generation;
+    for (size_t i = 0; resource_kinds[i] && r >= 0; i++)
+        r = resource_kinds[i]->declare(context, plan, err);
+    reconciler->adding_plan = NULL;
+    context->plan = former;
+    context->generation = former_generation;
+    if (r < 0) {
+        ref->plan = NULL;
+        works_free(&reconciler->adding);
+        plan_unref(ref);
+        return r;
     }
+    *ret = ref;
     return 0;
 }
 
@@ -417,9 +496,8 @@ static void leave(Reconciler *reconciler, ResourceWork *work)
         return;
     }
     resource->leaving = true;
-    work->busy = true;
     LIST_PREPEND(works, reconciler->leaving, work);
-    resource->ops->remove(resource);
+    remove_it(work);
 }
 
 /* The new resources are in `adding`; those of the plan before hand over, or leave. */
@@ -428,6 +506,14 @@ static void take_over(Reconciler *reconciler)
     ResourceWork *former = reconciler->works;
 
     reconciler->works = take_ptr(reconciler->adding);
+    /* What was leaving and is wanted again: how far that came is what check() sees. */
+    LIST_FOREACH_SAFE (works, work, reconciler->leaving)
+        if (work_find(reconciler->works, work->resource->ops->kind, work->resource->name)) {
+            LIST_REMOVE(works, reconciler->leaving, work);
+            if (work->busy && work->resource->ops->cancel)
+                work->resource->ops->cancel(work->resource);
+            work_free(work);
+        }
     LIST_FOREACH_SAFE (works, old, former) {
         ResourceWork *new_ =
             work_find(reconciler->works, old->resource->ops->kind, old->resource->name);
@@ -445,31 +531,44 @@ static void take_over(Reconciler *reconciler)
 
 int reconciler_set_plan(Reconciler *reconciler, Plan *plan, uint64_t generation, Error *err)
 {
-    const Plan *former = reconciler->context->plan;
-    uint64_t former_generation = reconciler->context->generation;
-    PlanRef *ref = calloc(1, sizeof(*ref));
+    PlanRef *ref;
     int r;
 
-    if (!ref)
-        return error_oom(err);
-    free_gone(reconciler);
-    *ref = (PlanRef){.plan = plan, .users = 1};
-    reconciler->adding_plan = ref;
+    r = declare_all(reconciler, plan, generation, &ref, err);
+    if (r < 0)
+        return r;
     reconciler->context->plan = plan;
     reconciler->context->generation = generation;
-    r = declare_all(reconciler, plan, err);
-    reconciler->adding_plan = NULL;
-    if (r < 0) {
-        works_free(&reconciler->adding);
-        reconciler->context->plan = former;
-        reconciler->context->generation = former_generation;
-        free(ref); /* the plan stays the caller's */
-        return r;
-    }
     take_over(reconciler);
     plan_unref(reconciler->plan);
     reconciler->plan = ref;
-    reconciler_look_at_all(reconciler);
+    (void)timer_set(reconciler->drift, RECONCILE_DRIFT_USEC, DRIFT_ACCURACY_USEC);
+    pass_soon(reconciler);
+    tell_left(reconciler);
+    return 0;
+}
+
+int reconciler_retire_plan(Reconciler *reconciler, Plan *plan, uint64_t generation, Error *err)
+{
+    PlanRef *ref;
+    int r;
+
+    r = declare_all(reconciler, plan, generation, &ref, err);
+    if (r < 0)
+        return r;
+    LIST_FOREACH_SAFE (works, work, reconciler->adding) {
+        const Resource *resource = work->resource;
+
+        LIST_REMOVE(works, reconciler->adding, work);
+        /* What nobody undoes was said when it left. */
+        if (!resource->ops->remove ||
+            work_find(reconciler->works, resource->ops->kind, resource->name))
+            work_free(work);
+        else
+            leave(reconciler, work);
+    }
+    plan_unref(ref);
+    tell_left(reconciler);
     return 0;
 }
 
@@ -500,6 +599,7 @@ Reconciler *reconciler_free(Reconciler *reconciler)
     works_free(&reconciler->works);
     works_free(&reconciler->adding);
     works_free(&reconciler->leaving);
+    works_free(&reconciler->gone);
     plan_unref(reconciler->plan);
     timer_free(reconciler->pass);
     timer_free(reconciler->drift);
@@ -540,48 +640,41 @@ bool reconciler_is_busy(const Reconciler *reconciler)
     return reconciler->leaving != NULL;
 }
 
-static json_t *dry_run_item(Resource *resource)
+static json_t *dry_run_item(const ResourceWork *work)
 {
+    Resource *resource = work->resource;
     auto_free char *difference = NULL;
     auto_error Error err = {0};
     const char *action = "none";
-    int r;
+    int r = 1;
 
-    r = resource->ops->check(resource, &difference, &err);
+    if (!work->busy)
+        r = resource->ops->check(resource, &difference, &err);
     if (r != 0)
         action = r < 0 ? "unknown" : "change";
     return json_pack("{s:s, s:s, s:s, s:s?}", "kind", resource->ops->kind, "name", resource->name,
-                     "action", action, "what", r < 0 ? error_text(&err) : difference);
+                     "action", action, "what",
+                     r < 0        ? error_text(&err)
+                     : work->busy ? "it is at work already"
+                                  : difference);
 }
 
-/* Declares the plan beside the one in force, asks each resource, and throws it away: check()
- * changes nothing. */
-json_t *reconciler_dry_run(Reconciler *reconciler, const Plan *plan)
+/* check() changes nothing. */
+json_t *reconciler_dry_run(Reconciler *reconciler)
 {
-    const Plan *former = reconciler->context->plan;
-    PlanRef ref = {.users = 1};
     json_auto_t *list = json_array();
-    int r;
+    int r = list ? 0 : -ENOMEM;
 
-    if (!list)
-        return NULL;
-    free_gone(reconciler);
-    reconciler->adding_plan = &ref;
-    reconciler->context->plan = plan;
-    r = declare_all(reconciler, plan, NULL);
-    LIST_FOREACH (works, work, reconciler->adding)
-        if (r >= 0)
-            r = json_array_append_new(list, dry_run_item(work->resource));
+    reconciler->context->dry_run = true;
     LIST_FOREACH (works, work, reconciler->works)
-        if (r >= 0 &&
-            !work_find(reconciler->adding, work->resource->ops->kind, work->resource->name))
-            r = json_array_append_new(
-                list, json_pack("{s:s, s:s, s:s, s:s?}", "kind", work->resource->ops->kind, "name",
-                                work->resource->name, "action",
-                                work->resource->ops->remove ? "remove" : "none", "what",
-                                work->resource->ops->left_alone));
-    works_free(&reconciler->adding);
-    reconciler->adding_plan = NULL;
-    reconciler->context->plan = former;
+        if (r >= 0)
+            r = json_array_append_new(list, dry_run_item(work));
+    reconciler->context->dry_run = false;
+    LIST_FOREACH (works, work, reconciler->leaving)
+        if (r >= 0)
+            r = json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s}", "kind",
+                                                      work->resource->ops->kind, "name",
+                                                      work->resource->name, "action", "remove",
+                                                      "what", "it left the plan"));
     return r < 0 ? NULL : take_ptr(list);
 }

@@ -21,6 +21,8 @@ typedef struct ReconcilerHandlers {
     void (*changed)(void *userdata); /* some description did */
     /* A pass came to its end; `well`: everything is as declared. */
     void (*settled)(bool well, void *userdata);
+    /* All that former plans left behind is undone. */
+    void (*left)(void *userdata);
     void (*event)(LogLevel level, const char *event, const char *const *fields, const char *text,
                   void *userdata);
     void (*poweroff)(const char *reason, void *userdata);
@@ -37,7 +39,11 @@ DEFINE_AUTO(Reconciler, reconciler_free)
  * unchanged goes on. */
 int reconciler_set_plan(Reconciler *reconciler, Plan *plan, uint64_t generation, Error *err)
     must_check;
-/* Looks at everything again: by hand, after an hour, after a resume. */
+/* What an earlier plan had and the one in force has not is undone: after a restart, when that had
+ * not come to its end. The plan is taken, on success. */
+int reconciler_retire_plan(Reconciler *reconciler, Plan *plan, uint64_t generation, Error *err)
+    must_check;
+/* Looks at everything again, at what the cloud says of it too: by hand, and every hour. */
 void reconciler_look_at_all(Reconciler *reconciler);
 
 /* In plan order; the iterator's own: NULL begins. */
@@ -49,6 +55,6 @@ bool reconciler_is_busy(const Reconciler *reconciler);
 
 /* What a pass would do, without doing it: [{"kind", "name", "action": "none|change|remove|unknown",
  * "what"}]. */
-json_t *reconciler_dry_run(Reconciler *reconciler, const Plan *plan);
+json_t *reconciler_dry_run(Reconciler *reconciler);
 
 #endif

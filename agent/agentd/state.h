@@ -23,10 +23,16 @@ typedef struct State {
     Db *db;
     bool rebuilt; /* the former file was unreadable and lies beside it */
     char *rebuilt_why;
+    Error trouble; /* why the file cannot be used now (read-only, full, written by a newer version):
+                      what is written goes to a copy in `runtime_dir` and ends with this boot */
 } State;
 
-int state_open(const char *state_dir, State *ret, Error *err) must_check;
+/* Fails only where neither directory can be written. */
+int state_open(const char *state_dir, const char *runtime_dir, State *ret, Error *err) must_check;
 void state_done(State *state);
+
+/* Of the instance that wrote it; NULL when none was ever claimed, or memory is out. */
+char *state_instance_id(State *state);
 
 /* 1: this is another instance than the one that wrote it, and everything was forgotten; 0: the
  * same, or the first. */
@@ -46,6 +52,12 @@ int state_generation_last(State *state, Generation *ret, Error *err) must_check;
 int state_generation_add(State *state, Generation *generation, Error *err) must_check;
 int state_generation_applied(State *state, uint64_t number, Error *err) must_check;
 void generation_done(Generation *generation);
+/* What former plans had and the one in force has not is undone by now; until then a restart takes
+ * it up again. Generations before `number`. */
+int state_generations_retire(State *state, uint64_t number, Error *err) must_check;
+/* The newest generation before `number` that was not retired: 1 found, 0 none. */
+int state_generation_unretired(State *state, uint64_t number, Generation *ret, Error *err)
+    must_check;
 /* Whether any generation was ever applied here. */
 bool state_ever_applied(State *state);
 

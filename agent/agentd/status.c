@@ -10,6 +10,7 @@
 #include "agent/io/json.h"
 #include "agent/io/status-keys.h"
 #include "agent/resource/container.h"
+#include "agent/resource/images.h"
 #include "agent/resource/secret.h"
 
 #define EVENTS_SHOWN         10
@@ -37,7 +38,7 @@ static bool is_wrong(const Resource *resource)
 static bool anything_is_wrong(const Manager *m)
 {
     if (m->metadata_trouble.code < 0 || m->engine_trouble.code < 0 || m->refused_sha256 ||
-        m->plan_removed)
+        m->plan_removed || m->accept_again || m->state.trouble.code < 0)
         return true;
     for (Resource *r = reconciler_next(m->reconciler, NULL); r;
          r = reconciler_next(m->reconciler, r))
@@ -120,7 +121,13 @@ static json_t *describe_plan(Manager *m)
     const char *message = NULL, *remedy = NULL;
     json_auto_t *plan = json_object();
 
-    if (m->refused_sha256) {
+    if (m->state.trouble.code < 0) {
+        message = error_text(&m->state.trouble);
+        remedy = m->state.trouble.remedy;
+    } else if (m->accept_again) {
+        message = "a new plan waits: it cannot be recorded in state.db (is the disk full?)";
+        remedy = "df -h /var/lib/mervis-agent";
+    } else if (m->refused_sha256) {
         message = "the newest plan was refused";
         remedy = "correct the plan: agentctl plan show lists every fault";
     } else if (m->plan_removed) {
@@ -171,12 +178,6 @@ static int describe_resources(const Manager *m, json_t *status)
     return 0;
 }
 
-static json_t *describe_images(void)
-{
-    return json_pack("{s:n, s:i, s:i, s:n, s:n, s:n}", "disk_used_percent", "freed_bytes", 0,
-                     "removed", 0, "last_run_at", "message", "remedy");
-}
-
 json_t *manager_describe(Manager *m)
 {
     auto_free char *reason = NULL;
@@ -192,7 +193,8 @@ json_t *manager_describe(Manager *m)
         json_put(status, "ready_reason", json_text_or_null(reason)) < 0 ||
         json_put(status, "vm", describe_vm(m)) < 0 ||
         json_put(status, "plan", describe_plan(m)) < 0 || describe_resources(m, status) < 0 ||
-        json_put(status, "images", describe_images()) < 0 ||
+        json_put(status, "images",
+                 images_describe(reconciler_find(m->reconciler, "images", IMAGES_NAME))) < 0 ||
         json_put(status, "events", state_events(&m->state, EVENTS_SHOWN)) < 0)
         return NULL;
     return take_ptr(status);
@@ -225,5 +227,5 @@ json_t *manager_history(Manager *m)
 
 json_t *manager_dry_run(Manager *m)
 {
-    return m->context.plan ? reconciler_dry_run(m->reconciler, m->context.plan) : json_array();
+    return reconciler_dry_run(m->reconciler);
 }

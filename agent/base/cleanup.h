@@ -53,6 +53,10 @@ void close_fdp(const int *fd);
 int take_fd(int *fd);
 
 #define ELEMENTS(array) (sizeof(array) / sizeof((array)[0]))
+#ifdef __cppcheck__ /* it cannot parse statement expressions in every place */
+#define MIN_OF(a, b) ((a) < (b) ? (a) : (b))
+#define MAX_OF(a, b) ((a) > (b) ? (a) : (b))
+#else
 #define MIN_OF(a, b)                                                                               \
     ({                                                                                             \
         __typeof__(a) min_a_ = (a);                                                                \
@@ -65,6 +69,7 @@ int take_fd(int *fd);
         __typeof__(b) max_b_ = (b);                                                                \
         max_a_ > max_b_ ? max_a_ : max_b_;                                                         \
     })
+#endif
 #define container_of(ptr, type, member)                                                            \
     ((type *)(void *)((char *)(ptr) - __builtin_offsetof(type, member)))
 

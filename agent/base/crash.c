@@ -15,7 +15,8 @@ void crash_point(const char *name)
 {
     static const char *wanted;
     static bool looked;
-    static uint64_t left = 1;
+    static uint64_t left = 1, any; /* `any`: 0, nobody counts */
+    const char *count;
     size_t size;
 
     if (!looked) {
@@ -23,7 +24,12 @@ void crash_point(const char *name)
         wanted = getenv("MERVIS_CRASH_AT");
         if (wanted && strchr(wanted, ':') && parse_u64(strchr(wanted, ':') + 1, &left) < 0)
             wanted = NULL;
+        count = getenv("MERVIS_CRASH_COUNT");
+        if (count && parse_u64(count, &any) < 0)
+            any = 0;
     }
+    if (any > 0 && --any == 0)
+        _exit(CRASH_STATUS);
     if (!wanted)
         return;
     size = strcspn(wanted, ":");

@@ -42,12 +42,17 @@
         (item)->name##_next = (item)->name##_prev = NULL;                                          \
     } while (0)
 
+#ifdef __cppcheck__ /* it cannot parse __typeof__ in a for, nor two declarations there */
+#define LIST_FOREACH(name, i, head)      for (auto i = (head); i; i = i->name##_next)
+#define LIST_FOREACH_SAFE(name, i, head) LIST_FOREACH (name, i, head)
+#else
 /* The type is written as that of an rvalue: in a const parent the head itself is const. */
 #define LIST_FOREACH(name, i, head) for (__typeof__(&*(head)) i = (head); i; i = i->name##_next)
 
 /* The body may remove and free `i`. */
 #define LIST_FOREACH_SAFE(name, i, head)                                                           \
-    for (__typeof__(&*(head)) i = (head), i##_next_ = i ? i->name##_next : NULL; i;                    \
+    for (__typeof__(&*(head)) i = (head), i##_next_ = i ? i->name##_next : NULL; i;                \
          i = i##_next_, i##_next_ = i ? i->name##_next : NULL)
+#endif
 
 #endif

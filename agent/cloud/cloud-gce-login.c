@@ -110,6 +110,11 @@ int gce_login(Cloud *cloud, const char *registry_host, CloudLoginHandler handler
     return 0;
 }
 
+void gce_login_refused(Cloud *cloud, const char *registry_host)
+{
+    gce_token_invalidate(cloud, gce_of(cloud)->token);
+}
+
 /* "gcloud artifacts repositories add-iam-policy-binding REPO …" of "LOCATION-docker.pkg.dev" and
  * "PROJECT/REPO/IMAGE"; the whole project for gcr.io, which has no repositories of its own. */
 static char *grant_command(const CloudIdentity *identity, const char *registry_host,

@@ -203,7 +203,7 @@ void gce_token_invalidate(Cloud *cloud, const char *token)
 {
     Gce *gce = gce_of(cloud);
 
-    if (!gce->token || !streq(gce->token, token))
+    if (!gce->token || !token || !streq(gce->token, token))
         return;
     cleanse_free(gce->token);
     gce->token = NULL;

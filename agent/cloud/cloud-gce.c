@@ -110,6 +110,7 @@ const CloudOps cloud_gce = {
     .login_applies = gce_login_applies,
     .login_realm_allowed = gce_login_realm_allowed,
     .login = gce_login,
+    .login_refused = gce_login_refused,
     .login_explain = gce_login_explain,
     .scopes_suffice = gce_scopes_suffice,
     .publish = gce_publish,

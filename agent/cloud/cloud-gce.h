@@ -73,6 +73,7 @@ bool gce_login_applies(const Cloud *cloud, const char *registry_host);
 bool gce_login_realm_allowed(const Cloud *cloud, const char *registry_host, const char *realm_url);
 int gce_login(Cloud *cloud, const char *registry_host, CloudLoginHandler handler, void *userdata,
               CloudOp **ret, Error *err);
+void gce_login_refused(Cloud *cloud, const char *registry_host);
 int gce_login_explain(const Cloud *cloud, const char *registry_host, const char *repository,
                       Error *err);
 void gce_publish(Cloud *cloud, const char *key, const char *text);

@@ -71,6 +71,7 @@ struct CloudOps {
                                 const char *realm_url);
     int (*login)(Cloud *cloud, const char *registry_host, CloudLoginHandler handler, void *userdata,
                  CloudOp **ret, Error *err);
+    void (*login_refused)(Cloud *cloud, const char *registry_host);
     int (*login_explain)(const Cloud *cloud, const char *registry_host, const char *repository,
                          Error *err);
     bool (*scopes_suffice)(const CloudIdentity *identity, char **ret_remedy);

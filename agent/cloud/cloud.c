@@ -371,6 +371,12 @@ int cloud_login_get(Cloud *cloud, const char *registry_host, CloudLoginHandler h
     return 0;
 }
 
+void cloud_login_refused(Cloud *cloud, const char *registry_host)
+{
+    if (cloud_login_applies(cloud, registry_host))
+        cloud->ops->login_refused(cloud, registry_host);
+}
+
 int cloud_login_explain(const Cloud *cloud, const char *registry_host, const char *repository,
                         Error *err)
 {

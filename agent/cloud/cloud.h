@@ -206,6 +206,8 @@ typedef void (*CloudLoginHandler)(const char *user, const char *password, const 
                                   void *userdata);
 int cloud_login_get(Cloud *cloud, const char *registry_host, CloudLoginHandler handler,
                     void *userdata, CloudOp **ret, Error *err) must_check;
+/* The registry did not take the login that it was given: the next one is made anew. */
+void cloud_login_refused(Cloud *cloud, const char *registry_host);
 /* A registry refused `repository` ("proj/repo/image") although we were logged in: puts the remedy
  * that fits (scope, role on that repository) on `err`. Returns err's code. */
 int cloud_login_explain(const Cloud *cloud, const char *registry_host, const char *repository,

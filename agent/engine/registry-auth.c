@@ -240,6 +240,11 @@ void registry_give_credentials(RegistryOp *op, const char *username, const char 
     go_on(op);
 }
 
+const char *registry_realm(const RegistryOp *op)
+{
+    return op->scheme == REGISTRY_SCHEME_BEARER ? op->realm : NULL;
+}
+
 /* ---- The challenge -------------------------------------------------------------------------- */
 
 /* Where credentials are sent must be https, and no address of this network that a hostile registry

@@ -43,6 +43,10 @@ typedef struct RegistryAuth {
     void (*explain)(const RegistryDenial *denial, Error *err, void *userdata);
 } RegistryAuth;
 
+/* Where credentials will be sent: the token service that the registry named, NULL when it is the
+ * registry itself. Whose credentials may not travel there gives none. */
+const char *registry_realm(const RegistryOp *op);
+
 /* The answer: copied and cleansed when freed. NULL `username`: there are none for that host (a
  * public image). `err` (copied): they could not be had, and the operation ends with that. */
 void registry_give_credentials(RegistryOp *op, const char *username, const char *password,

@@ -182,7 +182,7 @@ int url_host_port(const char *url, char **ret_scheme, char **ret_host, uint16_t 
 /* The URL without query, fragment and user info: what may be logged. */
 char *url_for_log(const char *url);
 /* Loopback, link-local, private, unique local, multicast, unspecified: where a peer's redirect must
- * never lead. */
+ * never lead. A name is no address: it is judged when it is resolved (check_address). */
 bool address_is_private(const char *numeric_address);
 /* "localhost", 127.0.0.0/8, ::1. */
 bool host_is_loopback(const char *host);

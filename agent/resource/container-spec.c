@@ -2,6 +2,7 @@
 /* From the plan's words to the engine's: what is created for a release. */
 #include <errno.h>
 
+#include "agent/base/parse.h"
 #include "agent/base/str.h"
 #include "agent/io/json.h"
 #include "agent/resource/container-internal.h"
@@ -123,6 +124,26 @@ static int add_ports(Build *build, const PlanContainer *plan, Error *err)
     return 0;
 }
 
+/* The file must be readable for who runs in the container. A name is known to the image alone: such
+ * a file is root's, and its mode says who else may read it. */
+static int publish(Container *c, const PlanContainer *plan, const Release *release,
+                   const PlanSecretFile *file, const char *version, char **ret_path, Error *err)
+{
+    auto_(strv_freep) char **words = str_split(plan->user ? plan->user : "", ":");
+    uint64_t uid, gid;
+    size_t n = strv_length(words);
+
+    if (!words)
+        return error_oom(err);
+    if (n < 1 || parse_u64(words[0], &uid) < 0 || uid >= (uid_t)-1)
+        uid = (uid_t)-1;
+    if (n < 2 || parse_u64(words[1], &gid) < 0 || gid >= (gid_t)-1)
+        gid = (gid_t)-1;
+    return secret_store_publish(c->resource->context->secrets, plan->name, release->id,
+                                file->secret, version, file->mode, (uid_t)uid, (gid_t)gid, ret_path,
+                                err);
+}
+
 static int add_mounts(Build *build, Container *c, const PlanContainer *plan, Error *err)
 {
     size_t n_volumes = strv_length(plan->volumes);
@@ -148,9 +169,7 @@ static int add_mounts(Build *build, Container *c, const PlanContainer *plan, Err
     PLAN_FOREACH (PlanSecretFile, file, plan->secret_files) {
         auto_free char *path = NULL;
 
-        r = secret_store_publish(c->resource->context->secrets, plan->name, c->want->id,
-                                 file->secret, json_str(c->want->secrets, file->secret), file->mode,
-                                 &path, err);
+        r = publish(c, plan, c->want, file, json_str(c->want->secrets, file->secret), &path, err);
         if (r < 0)
             return r;
         if (strv_push(&build->paths, path) < 0)
@@ -262,8 +281,7 @@ int container_publish_secrets(Container *c, const PlanContainer *plan, const Rel
         if (!version)
             return error_set(err, -ENOENT, ERROR_TEMPORARY,
                              "release %s names no version of secret %s", release->id, file->secret);
-        r = secret_store_publish(c->resource->context->secrets, plan->name, release->id,
-                                 file->secret, version, file->mode, &path, err);
+        r = publish(c, plan, release, file, version, &path, err);
         if (r < 0)
             return r;
     }

@@ -239,12 +239,17 @@ static void want_credentials(RegistryOp *op, const char *host, bool again, void 
 {
     Container *c = userdata;
     Cloud *cloud = c->resource->context->cloud;
+    const char *realm = registry_realm(op);
     auto_error Error err = {0};
 
-    if (!cloud_login_applies(cloud, host)) {
+    /* A registry of the cloud's that names a stranger's token service gets no login either. */
+    if (!cloud_login_applies(cloud, host) ||
+        (realm && !cloud_login_realm_allowed(cloud, host, realm))) {
         registry_give_credentials(op, NULL, NULL, NULL);
         return;
     }
+    if (again)
+        cloud_login_refused(cloud, host);
     c->login = cloud_op_free(c->login);
     if (cloud_login_get(cloud, host, on_login, c, &c->login, &err) < 0)
         registry_give_credentials(op, NULL, NULL, &err);
@@ -303,6 +308,48 @@ static void bring_in_forced(Container *c)
         return;
     }
     container_bring_in(c);
+}
+
+/* 1: with the digest that the tag had when it was last looked up, the plan and the secrets make
+ * another release than the one that serves. */
+static int release_differs(const Container *c, Error *err)
+{
+    ResourceContext *context = c->resource->context;
+    auto_(release_freep) Release *want = NULL;
+    json_auto_t *versions = NULL;
+    int r;
+
+    r = current_versions(c, &versions, err);
+    if (r <= 0)
+        return r < 0 ? r : err ? err->code : -EINPROGRESS;
+    r = release_new(context->plan, c->plan, context->generation, c->slot.resolved_digest, versions,
+                    &want, err);
+    return r < 0 ? r : !streq(want->id, c->slot.current);
+}
+
+int container_would_change(const Container *c, char **ret, Error *err)
+{
+    const Slot *slot = &c->slot;
+    bool is_service = c->plan->mode == PLAN_MODE_SERVICE;
+    int r;
+
+    if (!slot->current)
+        *ret = str_printf("pull and start %s", c->plan->image);
+    else if (slot->held_digest)
+        *ret = str_printf("roll out the held %.19s of %s", slot->held_digest, c->plan->image);
+    else if (slot->next && !streq(slot->next, slot->current))
+        *ret = str_printf("go on with its rollout (%s)", rollout_state_name(slot->state));
+    else if (is_service && c->serving.known && !c->serving.running)
+        *ret = strdup("start it");
+    else if (!slot->resolved_digest || !streq_ptr(slot->resolved_image, c->plan->image))
+        *ret = str_printf("look up %s and roll it out", c->plan->image);
+    else {
+        r = release_differs(c, err);
+        if (r <= 0)
+            return r;
+        *ret = strdup("roll out the changed plan or secrets");
+    }
+    return *ret ? 1 : error_oom(err);
 }
 
 /* What serves, serves. Now: is it what is wanted? */

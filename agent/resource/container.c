@@ -351,6 +351,8 @@ static int container_check(Resource *resource, char **ret_difference, Error *err
     r = container_prepare(resource, err);
     if (r < 0)
         return r;
+    if (resource->context->dry_run)
+        return container_would_change(c, ret_difference, err);
     resting = c->slot.state == ROLLOUT_SETTLED || c->slot.state == ROLLOUT_COMMITTED ||
               c->slot.state == ROLLOUT_DONE;
     if (resting && !c->due && !c->restarting && !c->forced)

@@ -61,15 +61,35 @@ static int crawler_declare(ResourceContext *context, const Plan *plan, Error *er
     return resource_add(context, &resource_crawler, "crawlerd", item->document, false, item, err);
 }
 
+/* Whether crawlerd's copy is the good version. What cannot be read is not. */
+static bool secret_is_handed(const Resource *resource, const char *name)
+{
+    const ResourceContext *context = resource->context;
+    auto_(secret_record_done) SecretRecord record = {0};
+    auto_(secret_bytes_freep) SecretBytes *value = NULL;
+    auto_secret_buf Buf copy = BUF_INIT(0);
+    auto_free char *path = str_printf("%s/" SECRETS_DIR_NAME "/%s", context->crawler_dir, name);
+
+    return path && secret_store_record(context->secrets, name, &record, NULL) > 0 &&
+           secret_store_read(context->secrets, name, record.version, &value, NULL) >= 0 &&
+           file_read(path, SECRET_VALUE_MAX, &copy, NULL) >= 0 && copy.size == value->size &&
+           (copy.size == 0 || memcmp(copy.data, value->data, copy.size) == 0);
+}
+
 static int crawler_check(Resource *resource, char **ret_difference, Error *err)
 {
     CrawlerItem *item = resource->item;
     auto_free char *path = path_join(resource->context->crawler_dir, CRAWLER_FILE_NAME);
     auto_buf Buf content = BUF_INIT(0);
+    bool handed = true;
 
     if (!path)
         return error_oom(err);
-    if (item->told && file_read(path, FILE_MAX_BYTES, &content, NULL) >= 0 &&
+    STRV_FOREACH (name, item->secrets)
+        handed = handed && secret_is_handed(resource, *name);
+    /* After a restart of ours crawlerd is asked to read it again, which changes nothing. */
+    if (handed && (item->told || resource->context->dry_run) &&
+        file_read(path, FILE_MAX_BYTES, &content, NULL) >= 0 &&
         streq(buf_str(&content), item->document))
         return 0;
     *ret_difference = strdup("hand the crawl part of the plan to crawlerd");
@@ -108,6 +128,7 @@ static int open_owned_dir(const char *path, uid_t *ret_uid, gid_t *ret_gid, int 
     return 0;
 }
 
+/* All that are needed are there before the first one is written: they change together. */
 static int write_secrets(Resource *resource, int dir_fd, uid_t uid, gid_t gid, Error *err)
 {
     CrawlerItem *item = resource->item;
@@ -124,13 +145,20 @@ static int write_secrets(Resource *resource, int dir_fd, uid_t uid, gid_t gid, E
         return error_errno(err, errno, "open the directory of crawlerd's secrets");
     STRV_FOREACH (name, item->secrets) {
         auto_(secret_record_done) SecretRecord record = {0};
-        auto_(secret_bytes_freep) SecretBytes *value = NULL;
 
         r = secret_store_record(store, *name, &record, err);
         if (r < 0)
             return r;
         if (r == 0 || !secret_store_has(store, *name, record.version))
             return error_set(err, -EINPROGRESS, ERROR_TEMPORARY, "waits for secret %s", *name);
+    }
+    STRV_FOREACH (name, item->secrets) {
+        auto_(secret_record_done) SecretRecord record = {0};
+        auto_(secret_bytes_freep) SecretBytes *value = NULL;
+
+        r = secret_store_record(store, *name, &record, err);
+        if (r < 0)
+            return r;
         r = secret_store_read(store, *name, record.version, &value, err);
         if (r < 0)
             return r;

@@ -29,6 +29,7 @@ static void wanted_done(Wanted *wanted)
     secret_bytes_free(wanted->content);
 }
 
+/* A script of the same plan may make the user: it is asked for again. */
 static int find_user(const char *name, uid_t *ret, Error *err)
 {
     struct passwd entry, *found = NULL;
@@ -40,7 +41,7 @@ static int find_user(const char *name, uid_t *ret, Error *err)
         return 0;
     }
     if (getpwnam_r(name, &entry, buffer, sizeof(buffer), &found) != 0 || !found)
-        return error_set(err, -ESRCH, ERROR_INVALID, "there is no user \"%s\" on this machine",
+        return error_set(err, -ESRCH, ERROR_TEMPORARY, "there is no user \"%s\" on this machine",
                          name);
     *ret = found->pw_uid;
     return 0;
@@ -57,7 +58,7 @@ static int find_group(const char *name, gid_t *ret, Error *err)
         return 0;
     }
     if (getgrnam_r(name, &entry, buffer, sizeof(buffer), &found) != 0 || !found)
-        return error_set(err, -ESRCH, ERROR_INVALID, "there is no group \"%s\" on this machine",
+        return error_set(err, -ESRCH, ERROR_TEMPORARY, "there is no group \"%s\" on this machine",
                          name);
     *ret = found->gr_gid;
     return 0;

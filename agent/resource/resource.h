@@ -55,9 +55,10 @@ typedef struct ResourceOps {
     /* Creates the resources of this kind that the plan declares, by resource_add(). */
     int (*declare)(ResourceContext *context, const Plan *plan, Error *err);
 
-    /* Observes without changing or waiting. 1: differs, and *ret_difference (free()) says in words
-     * what apply() would do ("write /etc/motd (mode 0644)"); 0: as declared. Negative: cannot be
-     * known now (`err`): apply() is not called then unless the kind is transient. */
+    /* Observes without changing or waiting (context->dry_run says what for). 1: differs, and
+     * *ret_difference (free()) says in words what apply() would do ("write /etc/motd (mode 0644)");
+     * 0: as declared. Negative: cannot be known now (`err`): apply() is not called then unless the
+     * kind is transient. */
     int (*check)(Resource *resource, char **ret_difference, Error *err);
 
     /* Begins to bring it to what is declared. It ends with exactly one resource_finish(), now or
@@ -127,6 +128,7 @@ struct ResourceContext {
     const Plan *plan;        /* in force; valid as long as its resources are */
     uint64_t generation;     /* of that plan: its document is in table `generation` of state.db */
     bool draining;           /* preempted or going down: nothing new is begun */
+    bool dry_run; /* check() is asked what an apply would change, not what is worth a look */
     const ResourceHost *host;
     void *host_userdata;
 };

@@ -6,44 +6,68 @@
  * state.db re-runs nothing, a cloned image does. */
 #include <assert.h>
 #include <errno.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
+#include "agent/base/crash.h"
 #include "agent/base/file.h"
 #include "agent/base/str.h"
 #include "agent/base/time.h"
 #include "agent/io/bus.h"
 #include "agent/io/crypto.h"
 #include "agent/io/json.h"
+#include "agent/io/loop.h"
 #include "agent/resource/release.h"
 #include "agent/resource/secrets.h"
 #include "agent/resource/system.h"
 
-#define SYSTEMD_NAME    "org.freedesktop.systemd1"
-#define SYSTEMD_PATH    "/org/freedesktop/systemd1"
-#define SYSTEMD_MANAGER "org.freedesktop.systemd1.Manager"
-#define PROPERTIES      "org.freedesktop.DBus.Properties"
-#define UNIT_EXISTS     "org.freedesktop.systemd1.UnitExists"
+#define SYSTEMD_NAME     "org.freedesktop.systemd1"
+#define SYSTEMD_PATH     "/org/freedesktop/systemd1"
+#define SYSTEMD_MANAGER  "org.freedesktop.systemd1.Manager"
+#define PROPERTIES       "org.freedesktop.DBus.Properties"
+#define UNIT_EXISTS      "org.freedesktop.systemd1.UnitExists"
 
-#define SCRIPTS_DIR     "scripts"
-#define STAMP_MAX_BYTES 4096
+#define SCRIPTS_DIR      "scripts"
+#define STAMP_MAX_BYTES  4096
+#define AGAIN_USEC       (200 * MSEC)
+
+#define LOST_SIGNAL_USEC (10 * SECOND) /* over its limit: systemd must have told us by then */
+
+typedef struct ScriptResult {
+    char active[16]; /* "activating", "active", "failed", "inactive" */
+    char result[32]; /* "success", "exit-code", "timeout", "signal" */
+    char description[96];
+    int32_t status;
+    char invocation[33];
+} ScriptResult;
 
 typedef struct ScriptItem {
     const PlanScript *plan;
     char sha256[SHA256_HEX_MAX]; /* of its text */
     char *unit;                  /* mervis-script-NAME.service */
     char *unit_path;             /* of its object */
+    char *description;           /* of the unit: tells which text it runs */
     sd_bus_slot *call, *match;
+    Timer *again;
+    ScriptResult result; /* as last read */
+    bool tidied;
 } ScriptItem;
 
-typedef struct ScriptResult {
-    const char *active; /* "activating", "active", "failed", "inactive" */
-    const char *result; /* "success", "exit-code", "timeout", "signal" */
-    int32_t code, status;
-    uint64_t tasks;
-    char invocation[33];
-} ScriptResult;
-
 /* --- Declaring and stamps ------------------------------------------------------------------- */
+
+static ScriptItem *item_free(ScriptItem *item)
+{
+    if (!item)
+        return NULL;
+
+    sd_bus_slot_unref(item->call);
+    sd_bus_slot_unref(item->match);
+    timer_free(item->again);
+    free(item->unit);
+    free(item->unit_path);
+    free(item->description);
+    free(item);
+    return NULL;
+}
 
 static int script_declare(ResourceContext *context, const Plan *plan, Error *err)
 {
@@ -56,10 +80,10 @@ static int script_declare(ResourceContext *context, const Plan *plan, Error *err
         item->plan = script;
         sha256_of(script->run, strlen(script->run), item->sha256);
         item->unit = str_printf("mervis-script-%s.service", script->name);
-        if (!item->unit ||
+        item->description = str_printf("Script of the plan, %.12s", item->sha256);
+        if (!item->unit || !item->description ||
             sd_bus_path_encode(SYSTEMD_PATH "/unit", item->unit, &item->unit_path) < 0) {
-            free(item->unit);
-            free(item);
+            item_free(item);
             return error_oom(err);
         }
         r = resource_add(context, &resource_script, script->name, item->sha256, script->required,
@@ -94,9 +118,11 @@ static bool stamp_holds(const Resource *resource, const json_t *stamp)
     return false;
 }
 
+static void stop_unit(const Resource *resource);
+
 static int script_check(Resource *resource, char **ret_difference, Error *err)
 {
-    const ScriptItem *item = resource->item;
+    ScriptItem *item = resource->item;
     auto_free char *path = stamp_path(resource);
     auto_buf Buf text = BUF_INIT(0);
     json_auto_t *stamp = NULL;
@@ -104,16 +130,22 @@ static int script_check(Resource *resource, char **ret_difference, Error *err)
     if (!path)
         return error_oom(err);
     if (file_read(path, STAMP_MAX_BYTES, &text, NULL) >= 0 &&
-        json_parse_quiet(buf_str(&text), text.size, &stamp) > 0 && stamp_holds(resource, stamp))
+        json_parse_quiet(buf_str(&text), text.size, &stamp) > 0 && stamp_holds(resource, stamp)) {
+        /* A kill between the stamp and the end of the unit left it there. */
+        if (!item->tidied && !resource->context->dry_run && resource->context->bus)
+            stop_unit(resource);
+        item->tidied = true;
         return 0;
+    }
     *ret_difference =
         str_printf("run script %s (%s)", resource->name, plan_when_names[item->plan->when]);
     return *ret_difference ? 1 : error_oom(err);
 }
 
-static int write_stamp(Resource *resource, const ScriptResult *result, Error *err)
+static int write_stamp(Resource *resource, Error *err)
 {
     const ScriptItem *item = resource->item;
+    const ScriptResult *result = &item->result;
     auto_free char *path = stamp_path(resource), *dir = NULL, *text = NULL;
     char boot_id[BOOT_ID_SIZE], at[TIME_RFC3339_MAX];
     json_auto_t *stamp = NULL;
@@ -141,6 +173,7 @@ static void script_cancel(Resource *resource)
 
     item->call = sd_bus_slot_unref(item->call);
     item->match = sd_bus_slot_unref(item->match);
+    timer_cancel(item->again);
 }
 
 static void finish(Resource *resource, Error *err)
@@ -158,26 +191,33 @@ static void finish_bus(Resource *resource, int r, const char *what)
     finish(resource, &err);
 }
 
-/* Its unit goes: what it left running in the background ends with it. No answer is waited for. */
-static void put_away(Resource *resource, const ScriptResult *result)
+/* No answer is waited for: a unit that is gone already is what we want. */
+static void stop_unit(const Resource *resource)
 {
     const ScriptItem *item = resource->item;
-    sd_bus *bus = resource->context->bus;
-    bool failed = streq(result->active, "failed");
 
-    if (result->tasks > 0 && !failed)
-        resource_event(
-            resource, LOG_LEVEL_WARNING, "script-ended", NULL,
-            "left %ju background processes, which end with it: start them as a service instead",
-            (uintmax_t)result->tasks);
-    (void)sd_bus_call_method_async(bus, NULL, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_MANAGER,
-                                   failed ? "ResetFailedUnit" : "StopUnit", NULL, NULL,
-                                   failed ? "s" : "ss", item->unit, "replace");
+    (void)sd_bus_call_method_async(resource->context->bus, NULL, SYSTEMD_NAME, SYSTEMD_PATH,
+                                   SYSTEMD_MANAGER, "StopUnit", NULL, NULL, "ss", item->unit,
+                                   "replace");
 }
 
-static void explain_failure(const Resource *resource, const ScriptResult *result, Error *err)
+/* Its unit goes, and with it what it left running in the background. */
+static void put_away(const Resource *resource)
 {
     const ScriptItem *item = resource->item;
+
+    if (streq(item->result.active, "failed"))
+        (void)sd_bus_call_method_async(resource->context->bus, NULL, SYSTEMD_NAME, SYSTEMD_PATH,
+                                       SYSTEMD_MANAGER, "ResetFailedUnit", NULL, NULL, "s",
+                                       item->unit);
+    else
+        stop_unit(resource);
+}
+
+static void explain_failure(const Resource *resource, Error *err)
+{
+    const ScriptItem *item = resource->item;
+    const ScriptResult *result = &item->result;
     char limit[TIME_SPAN_MAX];
 
     if (streq(result->result, "timeout"))
@@ -195,22 +235,54 @@ static void explain_failure(const Resource *resource, const ScriptResult *result
     (void)error_remedy(err, err->code, "journalctl _SYSTEMD_INVOCATION_ID=%s", result->invocation);
 }
 
-static void take_result(Resource *resource, const ScriptResult *result)
+static void take_result(Resource *resource)
 {
+    const ScriptItem *item = resource->item;
     auto_error Error err = {0};
 
-    if (streq(result->active, "failed"))
-        explain_failure(resource, result, &err);
-    else if (write_stamp(resource, result, &err) >= 0)
+    if (streq(item->result.active, "failed"))
+        explain_failure(resource, &err);
+    else if (write_stamp(resource, &err) >= 0)
         resource_event(resource, LOG_LEVEL_NOTICE, "script-ended", NULL,
-                       "ended well (invocation %s)", result->invocation);
+                       "ended well (invocation %s)", item->result.invocation);
+    crash_point("script.recorded");
     /* Recorded first: a kill before this line finds the unit again. */
-    put_away(resource, result);
+    put_away(resource);
     finish(resource, &err);
 }
 
-/* --- Watching ------------------------------------------------------------------------------------
+static int on_processes(sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+    Resource *resource = userdata;
+    ScriptItem *item = resource->item;
+    unsigned n = 0;
+
+    item->call = sd_bus_slot_unref(item->call);
+    if (!sd_bus_message_is_method_error(reply, NULL) &&
+        sd_bus_message_enter_container(reply, 'a', "(sus)") > 0)
+        while (sd_bus_message_skip(reply, "(sus)") > 0 && !sd_bus_message_at_end(reply, false))
+            n++;
+    if (n > 0)
+        resource_event(resource, LOG_LEVEL_WARNING, "script-ended", NULL,
+                       "what it left running in the background (%u %s) ends with it: start that "
+                       "as a service instead",
+                       n, n == 1 ? "process" : "processes");
+    take_result(resource);
+    return 0;
+}
+
+/* --- Watching ----------------------------------------------------------------------------------
  */
+
+static int read_text(sd_bus_message *reply, char *buffer, size_t size)
+{
+    const char *text;
+    int r = sd_bus_message_read(reply, "v", "s", &text);
+
+    if (r >= 0)
+        (void)snprintf(buffer, size, "%s", text);
+    return r;
+}
 
 static int read_property(sd_bus_message *reply, const char *name, ScriptResult *result)
 {
@@ -218,15 +290,13 @@ static int read_property(sd_bus_message *reply, const char *name, ScriptResult *
     size_t size;
 
     if (streq(name, "ActiveState"))
-        return sd_bus_message_read(reply, "v", "s", &result->active);
+        return read_text(reply, result->active, sizeof(result->active));
     if (streq(name, "Result"))
-        return sd_bus_message_read(reply, "v", "s", &result->result);
-    if (streq(name, "ExecMainCode"))
-        return sd_bus_message_read(reply, "v", "i", &result->code);
+        return read_text(reply, result->result, sizeof(result->result));
+    if (streq(name, "Description"))
+        return read_text(reply, result->description, sizeof(result->description));
     if (streq(name, "ExecMainStatus"))
         return sd_bus_message_read(reply, "v", "i", &result->status);
-    if (streq(name, "TasksCurrent"))
-        return sd_bus_message_read(reply, "v", "t", &result->tasks);
     if (streq(name, "InvocationID")) {
         int r = sd_bus_message_enter_container(reply, 'v', "ay");
 
@@ -244,6 +314,7 @@ static int read_properties(sd_bus_message *reply, ScriptResult *result)
     const char *name;
     int r;
 
+    *result = (ScriptResult){.active = "inactive", .result = "success"};
     r = sd_bus_message_enter_container(reply, 'a', "{sv}");
     while (r >= 0 && (r = sd_bus_message_enter_container(reply, 'e', "sv")) > 0) {
         r = sd_bus_message_read(reply, "s", &name);
@@ -257,32 +328,54 @@ static int read_properties(sd_bus_message *reply, ScriptResult *result)
 
 static void run(Resource *resource);
 
+/* Whether the unit's result answers for what is declared now: the text is the same, or it ended
+ * well and the text does not matter. */
+static bool result_counts(const ScriptItem *item)
+{
+    return streq(item->result.description, item->description) ||
+           (item->plan->when != PLAN_SCRIPT_CHANGE && streq(item->result.active, "active"));
+}
+
 static int on_properties(sd_bus_message *reply, void *userdata, sd_bus_error *error)
 {
     Resource *resource = userdata;
     ScriptItem *item = resource->item;
-    ScriptResult result = {.active = "inactive", .result = "success", .tasks = 0};
+    const char *active = item->result.active;
+    int r;
 
     item->call = sd_bus_slot_unref(item->call);
     if (sd_bus_message_is_method_error(reply, NULL)) {
         run(resource); /* no such unit: it does not run and has no result */
         return 0;
     }
-    if (read_properties(reply, &result) < 0) {
-        finish_bus(resource, -EBADMSG, resource->name);
+    r = read_properties(reply, &item->result);
+    if (r < 0) {
+        finish_bus(resource, r, "read its unit");
         return 0;
     }
-    if (result.tasks == UINT64_MAX)
-        result.tasks = 0;
-    if (streq(result.active, "active") || streq(result.active, "failed"))
-        take_result(resource, &result);
-    else if (streq(result.active, "inactive"))
+    if (streq(active, "inactive")) {
         run(resource);
-    return 0; /* else it runs: the next change of its properties is heard */
+    } else if (!streq(active, "active") && !streq(active, "failed")) {
+        /* It runs (or a former text of it does): the next change of its properties is heard. */
+        (void)timer_set(item->again, usec_add(item->plan->timeout_usec, LOST_SIGNAL_USEC), SECOND);
+    } else if (!result_counts(item)) {
+        put_away(resource);
+        run(resource);
+    } else if (streq(active, "failed")) {
+        take_result(resource);
+    } else {
+        r = sd_bus_call_method_async(resource->context->bus, &item->call, SYSTEMD_NAME,
+                                     SYSTEMD_PATH, SYSTEMD_MANAGER, "GetUnitProcesses",
+                                     on_processes, resource, "s", item->unit);
+        if (r < 0)
+            finish_bus(resource, r, "ask for its processes");
+    }
+    return 0;
 }
 
-static void look(Resource *resource)
+static void look(void *userdata)
 {
+    Resource *resource = userdata;
     ScriptItem *item = resource->item;
     int r;
 
@@ -359,11 +452,11 @@ static int fill_unit(const Resource *resource, const char *script, sd_bus_messag
     if (r >= 0)
         r = sd_bus_message_open_container(message, 'a', "(sv)");
     if (r >= 0)
-        r = sd_bus_message_append(
-            message, "(sv)(sv)(sv)(sv)(sv)(sv)(sv)", "Description", "s", "Script of the plan",
-            "Type", "s", "oneshot", "RemainAfterExit", "b", true, "SyslogIdentifier", "s",
-            resource->name, "TimeoutStartUSec", "t", item->plan->timeout_usec, "WorkingDirectory",
-            "s", "/", "ExecStart", "a(sasb)", 1, script, 1, script, false);
+        r = sd_bus_message_append(message, "(sv)(sv)(sv)(sv)(sv)(sv)(sv)", "Description", "s",
+                                  item->description, "Type", "s", "oneshot", "RemainAfterExit", "b",
+                                  true, "SyslogIdentifier", "s", resource->name, "TimeoutStartUSec",
+                                  "t", item->plan->timeout_usec, "WorkingDirectory", "s", "/",
+                                  "ExecStart", "a(sasb)", 1, script, 1, script, false);
     if (r < 0)
         return error_errno(err, r, "describe the unit");
     r = add_credentials(resource, message, err);
@@ -382,9 +475,13 @@ static int on_started(sd_bus_message *reply, void *userdata, sd_bus_error *error
     auto_error Error err = {0};
 
     item->call = sd_bus_slot_unref(item->call);
-    if (!sd_bus_message_is_method_error(reply, NULL) ||
-        sd_bus_message_is_method_error(reply, UNIT_EXISTS)) {
+    crash_point("script.started");
+    if (!sd_bus_message_is_method_error(reply, NULL)) {
         look(resource);
+        return 0;
+    }
+    if (sd_bus_message_is_method_error(reply, UNIT_EXISTS)) {
+        (void)timer_set(item->again, AGAIN_USEC, 0); /* a former one is about to go */
         return 0;
     }
     (void)error_set(&err, -EIO, ERROR_TEMPORARY, "systemd did not start it: %s",
@@ -397,12 +494,17 @@ static int begin(Resource *resource, Error *err)
 {
     auto_(sd_bus_message_unrefp) sd_bus_message *message = NULL;
     ScriptItem *item = resource->item;
-    auto_free char *script = NULL;
+    auto_free char *script = NULL, *stamp = NULL;
     int r;
 
     r = write_script(resource, &script, err);
     if (r < 0)
         return r;
+    /* From now on what an older text did is no longer what is there. */
+    stamp = stamp_path(resource);
+    if (!stamp)
+        return error_oom(err);
+    (void)unlink(stamp);
     r = sd_bus_message_new_method_call(resource->context->bus, &message, SYSTEMD_NAME, SYSTEMD_PATH,
                                        SYSTEMD_MANAGER, "StartTransientUnit");
     if (r < 0)
@@ -438,6 +540,11 @@ static void script_apply(Resource *resource)
         return;
     }
     script_cancel(resource);
+    if (!item->again && timer_new(resource->context->event, look, resource, &item->again) < 0) {
+        (void)error_oom(&err);
+        finish(resource, &err);
+        return;
+    }
     r = sd_bus_match_signal_async(bus, &item->match, SYSTEMD_NAME, item->unit_path, PROPERTIES,
                                   "PropertiesChanged", on_unit_changed, NULL, resource);
     if (r >= 0) /* without it systemd sends no signals; asking twice does no harm */
@@ -452,14 +559,7 @@ static void script_apply(Resource *resource)
 
 static void script_free(Resource *resource)
 {
-    ScriptItem *item = resource->item;
-
-    if (!item)
-        return;
-    script_cancel(resource); /* the unit goes on: it is found again by its name */
-    free(item->unit);
-    free(item->unit_path);
-    free(item);
+    item_free(resource->item); /* the unit goes on: it is found again by its name */
 }
 
 const ResourceOps resource_script = {

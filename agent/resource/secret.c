@@ -90,6 +90,13 @@ static int secret_check(Resource *resource, char **ret_difference, Error *err)
     return *ret_difference ? 1 : error_oom(err);
 }
 
+static void look_again_later(SecretItem *item)
+{
+    if (item->refresh)
+        (void)timer_set(item->refresh, item->plan->refresh_usec,
+                        REFRESH_ACCURACY(item->plan->refresh_usec));
+}
+
 static void on_fetched(CloudSecret *secret, const Error *err, void *userdata)
 {
     Resource *resource = userdata;
@@ -114,23 +121,65 @@ static void on_fetched(CloudSecret *secret, const Error *err, void *userdata)
             resource, LOG_LEVEL_NOTICE, before.version ? "secret-changed" : "secret-fetched", NULL,
             before.version ? "version %s (was %s)" : "version %s", secret->version, before.version);
     item->fetch = cloud_op_free(item->fetch);
-    if (item->refresh)
-        (void)timer_set(item->refresh, item->plan->refresh_usec,
-                        REFRESH_ACCURACY(item->plan->refresh_usec));
+    look_again_later(item);
     /* After a reboot the version is the old one, and yet somebody waits for its value. */
     if (changed > 0 || (changed == 0 && !was_here))
         resource->context->host->secret_changed(resource, resource->context->host_userdata);
     resource_finish(resource, failure.code < 0 ? &failure : NULL);
 }
 
-static void secret_apply(Resource *resource)
+static void fetch(Resource *resource)
 {
     SecretItem *item = resource->item;
     auto_error Error err = {0};
 
-    item->due = false;
+    item->fetch = cloud_op_free(item->fetch);
     if (cloud_secret_fetch(resource->context->cloud, item->plan->secret, item->plan->version,
                            on_fetched, resource, &item->fetch, &err) < 0)
+        resource_finish(resource, &err);
+}
+
+/* Whether the value is here already, of the secret and the version that the plan means. */
+static bool is_here(Resource *resource, const char *version)
+{
+    const PlanSecret *plan = ((SecretItem *)resource->item)->plan;
+    auto_(secret_record_done) SecretRecord record = {0};
+
+    return secret_store_record(resource->context->secrets, resource->name, &record, NULL) > 0 &&
+           streq(record.secret, plan->secret) && streq(record.wanted, plan->version) &&
+           (!version || streq(record.version, version)) &&
+           secret_store_has(resource->context->secrets, resource->name, record.version);
+}
+
+static void on_resolved(CloudSecret *secret, const Error *err, void *userdata)
+{
+    Resource *resource = userdata;
+    SecretItem *item = resource->item;
+    auto_error Error failure = {0};
+
+    if (!err && !is_here(resource, secret->version)) {
+        fetch(resource);
+        return;
+    }
+    if (err)
+        (void)error_copy(&failure, err);
+    item->fetch = cloud_op_free(item->fetch);
+    look_again_later(item);
+    resource_finish(resource, failure.code < 0 ? &failure : NULL);
+}
+
+/* A value that is here is not read again only to find that it is the same. */
+static void secret_apply(Resource *resource)
+{
+    SecretItem *item = resource->item;
+    auto_error Error err = {0};
+    bool look_only = item->due && is_here(resource, NULL);
+
+    item->due = false;
+    if (!look_only)
+        fetch(resource);
+    else if (cloud_secret_resolve(resource->context->cloud, item->plan->secret, item->plan->version,
+                                  on_resolved, resource, &item->fetch, &err) < 0)
         resource_finish(resource, &err);
 }
 

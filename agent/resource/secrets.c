@@ -11,6 +11,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "agent/base/crash.h"
 #include "agent/base/file.h"
 #include "agent/base/str.h"
 #include "agent/base/time.h"
@@ -133,9 +134,12 @@ int secret_store_path(const SecretStore *store, const char *name, const char *ve
 }
 
 /* Writes a value where only root can read it; 0400 from before the first byte. */
-static int write_value(const char *path, const SecretBytes *value, mode_t mode, Error *err)
+static int write_value(const char *path, const SecretBytes *value, mode_t mode, uid_t uid,
+                       gid_t gid, Error *err)
 {
-    auto_free char *dir = strndup(path, (size_t)(strrchr(path, '/') - path));
+    const char *name = strrchr(path, '/') + 1;
+    auto_free char *dir = strndup(path, (size_t)(name - 1 - path));
+    auto_close int dir_fd = -EBADF;
     int r;
 
     if (!dir)
@@ -143,8 +147,11 @@ static int write_value(const char *path, const SecretBytes *value, mode_t mode, 
     r = dir_create(dir, 0700, err);
     if (r < 0)
         return r;
-    r = file_replace(path, value->data, value->size, mode, err);
-    return r < 0 ? r : 0;
+    dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir_fd < 0)
+        return error_errno(err, errno, "open %s", dir);
+    r = file_replace_owned_at(dir_fd, name, value->data, value->size, mode, uid, gid, err);
+    return r < 0 ? error_prefix(err, r, "%s", dir) : 0;
 }
 
 int secret_store_put_version(SecretStore *store, const char *name, const char *version,
@@ -156,7 +163,7 @@ int secret_store_put_version(SecretStore *store, const char *name, const char *v
     r = secret_store_path(store, name, version, &path, err);
     if (r < 0)
         return r;
-    return write_value(path, value, 0400, err);
+    return write_value(path, value, 0400, (uid_t)-1, (gid_t)-1, err);
 }
 
 int secret_store_put(SecretStore *store, const char *name, const char *secret, const char *wanted,
@@ -171,6 +178,10 @@ int secret_store_put(SecretStore *store, const char *name, const char *secret, c
     r = secret_store_put_version(store, name, version, value, err);
     if (r < 0)
         return r;
+    if (found && streq(before.version, version) && streq(before.secret, secret) &&
+        streq(before.wanted, wanted))
+        return 0;
+    crash_point("secret.kept");
 
     /* Last, not first: a crash before this line fetches the version again, none is ever skipped. */
     r = db_run(
@@ -300,8 +311,8 @@ int secret_store_trim(SecretStore *store, char *const *keep, Error *err)
 }
 
 int secret_store_publish(SecretStore *store, const char *container, const char *release,
-                         const char *name, const char *version, mode_t mode, char **ret_path,
-                         Error *err)
+                         const char *name, const char *version, mode_t mode, uid_t uid, gid_t gid,
+                         char **ret_path, Error *err)
 {
     auto_(secret_bytes_freep) SecretBytes *value = NULL;
     auto_free char *path = NULL;
@@ -316,7 +327,7 @@ int secret_store_publish(SecretStore *store, const char *container, const char *
     path = str_printf("%s/%s/%s/%s", store->dir, container, release, name);
     if (!path)
         return error_oom(err);
-    r = write_value(path, value, mode, err);
+    r = write_value(path, value, mode, uid, gid, err);
     if (r < 0)
         return r;
     *ret_path = take_ptr(path);

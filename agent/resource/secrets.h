@@ -44,7 +44,7 @@ int secret_store_record(SecretStore *store, const char *name, SecretRecord *ret,
 void secret_record_done(SecretRecord *record);
 
 /* Keeps the value and then says that this version is the good one. 1: the version changed; 0: it is
- * the one we had. */
+ * the one we had, and nothing was written. */
 int secret_store_put(SecretStore *store, const char *name, const char *secret, const char *wanted,
                      const char *version, const SecretBytes *value, Error *err) must_check;
 /* Keeps the value of an older version that a release needs, without making it the good one. */
@@ -63,10 +63,11 @@ int secret_store_forget(SecretStore *store, const char *name, Error *err) must_c
  * ("name/version"). */
 int secret_store_trim(SecretStore *store, char *const *keep, Error *err) must_check;
 
-/* Writes the file that a container mounts; *ret_path (free()) is its path on the host. */
+/* Writes the file that a container mounts; *ret_path (free()) is its path on the host. `uid` and
+ * `gid` are those that the container runs as, -1 where the plan gives no numbers: root's then. */
 int secret_store_publish(SecretStore *store, const char *container, const char *release,
-                         const char *name, const char *version, mode_t mode, char **ret_path,
-                         Error *err) must_check;
+                         const char *name, const char *version, mode_t mode, uid_t uid, gid_t gid,
+                         char **ret_path, Error *err) must_check;
 /* Removes <container>/<release>, or all of <container> when `release` is NULL. */
 int secret_store_retire(SecretStore *store, const char *container, const char *release, Error *err)
     must_check;

@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "agent/base/crash.h"
 #include "agent/base/file.h"
 #include "agent/base/parse.h"
 #include "agent/base/str.h"
@@ -42,6 +43,7 @@ typedef struct SwapItem {
     char *temporary;
     Child *child;
     uint64_t active_bytes; /* as /proc/swaps said; 0: off */
+    bool made;             /* the temporary is a new swap file */
 } SwapItem;
 
 /* "auto": as much as there is memory, within reason. */
@@ -234,16 +236,16 @@ static int set_swappiness(const SwapItem *item, Error *err)
     return 0;
 }
 
-static int switch_on(SwapItem *item, Error *err)
+static int explain_switch(int r, const SwapItem *item, Error *err)
 {
-    if (swapon(item->path, 0) < 0 && errno != EBUSY) {
-        int r = error_errno(err, errno, "switch on %s", item->path);
-
-        return r == -EPERM
-                   ? error_remedy(err, r, "swap needs CAP_SYS_ADMIN: is agentd run in a container?")
-                   : r;
-    }
-    return set_swappiness(item, err);
+    r = error_errno(err, r, "switch on %s", item->path);
+    if (r == -EPERM)
+        return error_remedy(err, r, "swap needs CAP_SYS_ADMIN: is agentd run in a container?");
+    if (r == -EINVAL)
+        return error_remedy(err, r,
+                            "the kernel takes no swap file on this file system: choose a "
+                            "system.swap.path on ext4 or xfs");
+    return r;
 }
 
 static void finish(Resource *resource, int r, Error *err)
@@ -261,6 +263,47 @@ static int child_error(int status, bool timed_out, const char *what, Error *err)
     return WEXITSTATUS(status) == 0 ? 0 : -WEXITSTATUS(status);
 }
 
+/* In a child: switching off moves pages back into memory, which can take long. The exit status is
+ * an errno. */
+static int switch_on(void *arg)
+{
+    const SwapItem *item = arg;
+
+    if (item->made) {
+        if (item->active_bytes > 0 && swapoff(item->path) < 0 && errno != EINVAL)
+            return errno;
+        if (rename(item->temporary, item->path) < 0)
+            return errno;
+    }
+    return swapon(item->path, 0) < 0 && errno != EBUSY ? errno : 0;
+}
+
+static void on_switched_on(int status, bool timed_out, const Buf *output, void *userdata)
+{
+    Resource *resource = userdata;
+    SwapItem *item = resource->item;
+    auto_error Error err = {0};
+    int r;
+
+    r = child_error(status, timed_out, "switching on the swap file", &err);
+    item->child = child_free(item->child);
+    crash_point("swap.on");
+    if (r < 0 && err.code == 0)
+        (void)explain_switch(r, item, &err);
+    if (r >= 0)
+        r = set_swappiness(item, &err);
+    finish(resource, r, &err);
+}
+
+static int begin_switch_on(Resource *resource, bool made, Error *err)
+{
+    SwapItem *item = resource->item;
+
+    item->made = made;
+    return child_fork(resource->context->event, switch_on, item, ALLOCATE_TIMEOUT, on_switched_on,
+                      resource, &item->child, err);
+}
+
 static void on_mkswap(int status, bool timed_out, const Buf *output, void *userdata)
 {
     Resource *resource = userdata;
@@ -271,15 +314,13 @@ static void on_mkswap(int status, bool timed_out, const Buf *output, void *userd
 
     r = child_error(status, timed_out, MKSWAP_PATH, &err);
     item->child = child_free(item->child);
+    crash_point("swap.made");
     if (r < 0 && err.code == 0)
         (void)error_set(&err, -EIO, ERROR_TEMPORARY, MKSWAP_PATH ": %s", said ? said : "failed");
-    if (r >= 0 && item->active_bytes > 0 && swapoff(item->path) < 0)
-        r = error_errno(&err, errno, "switch off the old %s", item->path);
-    if (r >= 0 && rename(item->temporary, item->path) < 0)
-        r = error_errno(&err, errno, "rename to %s", item->path);
     if (r >= 0)
-        r = switch_on(item, &err);
-    finish(resource, r, &err);
+        r = begin_switch_on(resource, /* made= */ true, &err);
+    if (r < 0)
+        finish(resource, r, &err);
 }
 
 static void on_allocated(int status, bool timed_out, const Buf *output, void *userdata)
@@ -293,6 +334,7 @@ static void on_allocated(int status, bool timed_out, const Buf *output, void *us
 
     r = child_error(status, timed_out, "allocating the swap file", &err);
     item->child = child_free(item->child);
+    crash_point("swap.allocated");
     if (r < 0 && err.code == 0)
         (void)error_errno(&err, r, "allocate %s", item->temporary);
     if (r >= 0)
@@ -330,14 +372,14 @@ static void swap_apply(Resource *resource)
     }
     r = look_at_file(item, &err);
     if (r > 0 && item->active_bytes == 0) {
-        finish(resource, switch_on(item, &err), &err); /* made before; a reboot switched it off */
-        return;
-    }
-    if (r >= 0)
+        /* Made before; a reboot, or somebody, switched it off. */
+        r = begin_switch_on(resource, /* made= */ false, &err);
+    } else if (r >= 0) {
         r = refuse_without_room(resource, item, &err);
-    if (r >= 0)
-        r = child_fork(resource->context->event, allocate, item, ALLOCATE_TIMEOUT, on_allocated,
-                       resource, &item->child, &err);
+        if (r >= 0)
+            r = child_fork(resource->context->event, allocate, item, ALLOCATE_TIMEOUT, on_allocated,
+                           resource, &item->child, &err);
+    }
     if (r < 0)
         finish(resource, r, &err);
 }

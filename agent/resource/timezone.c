@@ -24,7 +24,8 @@ static int timezone_declare(ResourceContext *context, const Plan *plan, Error *e
     zone = strdup(plan->system.timezone);
     if (!zone)
         return error_oom(err);
-    return resource_add(context, &resource_timezone, zone, zone, false, zone, err);
+    /* One name for every zone: another zone is a change, and nothing leaves. */
+    return resource_add(context, &resource_timezone, "/etc/localtime", zone, false, zone, err);
 }
 
 static int zone_exists(const Resource *resource, Error *err)

@@ -200,6 +200,14 @@ static void batch_wrong(Lane *lane, const Error *why)
     lane_finish(lane, r, &err);
 }
 
+static void blame(Lane *lane, const Errand *e, uint64_t bad_offset)
+{
+    lane->blamed = true;
+    lane->bad_offset = bad_offset;
+    if (str_set(&lane->reason, error_text(&e->error)) < 0)
+        lane->reason = NULL;
+}
+
 static void on_batch(Errander *errander, Errand *e, void *userdata)
 {
     Lane *lane = userdata;
@@ -220,11 +228,11 @@ static void on_batch(Errander *errander, Errand *e, void *userdata)
         next_attempt(lane, e->wait_usec);
         break;
     case ERRAND_BAD_ROW:
+        blame(lane, e, e->bad_offset);
+        break; /* the table is looked at first */
     case ERRAND_TOO_LARGE:
-        lane->blamed = true;
-        lane->bad_offset = e->state == ERRAND_BAD_ROW ? e->bad_offset : SINK_OFFSET_UNKNOWN;
-        if (str_set(&lane->reason, error_text(&e->error)) < 0)
-            lane->reason = NULL;
+        blame(lane, e, SINK_OFFSET_UNKNOWN);
+        repair(lane);
         break;
     case ERRAND_PAUSED:
         table_trouble(table, &e->error, e->wait_usec);
@@ -368,14 +376,26 @@ static void table_check(Table *table)
     errander_go(table->errander, 0);
 }
 
+/* A job failed on a row: is it the row, or has the table changed? */
+static void look_at_blamed(Delivery *d)
+{
+    for (size_t i = 0; i < LANES; i++)
+        if (d->lanes[i].busy && d->lanes[i].blamed &&
+            d->tables[d->lanes[i].batch.table].state == TABLE_UNKNOWN)
+            table_check(&d->tables[d->lanes[i].batch.table]);
+}
+
 /* Whether something may be sent to it now; looks at it first when need be. */
 static bool table_may_load(Delivery *d, Table *table)
 {
     if (d->context.sink->ops->is_local)
         return true;
-    /* The view over both is made with the second, so the first comes first. */
-    if (table->state == TABLE_UNKNOWN && (table->number == 0 || d->tables[0].state == TABLE_READY))
+    /* The view over both is made with the second, so the first comes first, whether or not it gets
+     * rows. */
+    if (table->state == TABLE_UNKNOWN && d->tables[0].state == TABLE_READY)
         table_check(table);
+    else if (d->tables[0].state == TABLE_UNKNOWN)
+        table_check(&d->tables[0]);
     return table->state == TABLE_READY && now_boottime_usec() >= table->paused_until_usec;
 }
 
@@ -539,6 +559,7 @@ static void pump(Delivery *d)
     int r;
 
     d->failed = false;
+    look_at_blamed(d);
     r = freeze_due(d, &wait, &err);
     if (r >= 0)
         r = send_due(d, &wait, &err);

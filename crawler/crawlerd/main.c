@@ -12,6 +12,7 @@
 #include "crawler/crawlerd/crawl-plan.h"
 #include "crawler/crawlerd/manager.h"
 #include "crawler/crawlerd/verb-recipe.h"
+#include "crawler/extract/extract.h"
 
 static void on_signal(int signal_number, void *userdata)
 {
@@ -63,6 +64,7 @@ int main(int argc, char **argv)
     int first = 0, r;
 
     daemon_harden();
+    extract_init(); /* before any recipe is compiled */
     r = daemon_parse_options(argc, argv, "crawlerd",
                              "Fetches market data and delivers every row once.",
                              "[recipe … | validate]", extra, &options, &first);

@@ -237,7 +237,7 @@ static int parse_when(const char *text, int64_t *ret, Error *err)
 
 int manager_backfill(Manager *m, const char *job, const char *from, const char *to, Error *err)
 {
-    int64_t from_usec, to_usec = (int64_t)now_realtime_usec();
+    int64_t from_usec = 0, to_usec = (int64_t)now_realtime_usec();
     int r = need_running(m, err);
 
     if (r >= 0)

@@ -641,7 +641,9 @@ int rows_build(RowsContext *context)
     STRV_FOREACH (name, recipe->fixups) {
         const Fixup *fixup = fixup_find(*name);
 
-        assert(fixup); /* the compiler looked */
+        /* The compiler looks for it, where extract_init() was called before. */
+        if (!fixup)
+            return document_refuse(context->doc, "there is no fixup \"%s\"", *name);
         r = fixup->apply(context);
         if (r < 0)
             return r;

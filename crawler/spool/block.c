@@ -229,6 +229,7 @@ static int get_i64(BlockReader *reader, int64_t *ret)
 static int get_strings(BlockReader *reader)
 {
     /* All strings are shorter than the block, so their copies with NULs fit beside it. */
+    /* cppcheck-suppress sizeofDivisionMemfunc */
     char *to = reader->strings = malloc(reader->size + ELEMENTS(strings));
     Wide size;
     int r;
@@ -408,15 +409,17 @@ static char *put_two(char *at, unsigned value)
 static char *put_instant(char *at, int64_t ts_usec)
 {
     int64_t seconds = ts_usec / (int64_t)SECOND, days = seconds / 86400;
-    unsigned of_day;
     char text[TIME_RFC3339_MAX], date[ROW_DATE_MAX];
+    unsigned of_day;
+    size_t size;
 
     if (ts_usec < 0 || ts_usec % (int64_t)SECOND != 0 || seconds >= INT64_C(253402300800)) {
         (void)time_format_rfc3339(text, ts_usec);
         return put_text(at, text, strlen(text));
     }
     of_day = (unsigned)(seconds % 86400);
-    at = put_text(at, date, row_date_format((int32_t)days, date));
+    size = row_date_format((int32_t)days, date);
+    at = put_text(at, date, size);
     *at++ = 'T';
     at = put_two(at, of_day / 3600);
     *at++ = ':';

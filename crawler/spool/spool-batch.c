@@ -559,7 +559,7 @@ static int repair_row(Spool *spool, const SpoolBatch *batch, const Piece *bad, c
                       Error *err)
 {
     auto_buf Buf block = BUF_INIT(BLOCK_BYTES_MAX);
-    SpoolBatch next;
+    SpoolBatch next = {0};
     int r = load_block(spool, bad->block, &block, err);
 
     if (r >= 0)
@@ -584,7 +584,7 @@ static int repair_row(Spool *spool, const SpoolBatch *batch, const Piece *bad, c
 static int repair_halves(Spool *spool, const SpoolBatch *batch, Error *err)
 {
     auto_buf Buf block = BUF_INIT(BLOCK_BYTES_MAX);
-    SpoolBatch first, second;
+    SpoolBatch first = {0}, second = {0};
     Piece middle = {0};
     uint64_t rest = 0;
     int r = find_block(spool, batch->number, /* by_bytes= */ false, batch->rows / 2, &middle, &rest,

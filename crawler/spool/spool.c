@@ -311,10 +311,10 @@ int spool_day(Spool *spool, int table, int64_t now_usec, SpoolDay *ret, Error *e
         r = db_step(stmt, err);
     if (r < 0)
         return r;
-    *ret = r == 0 ? (SpoolDay){0}
-                  : (SpoolDay){.loads = db_u64(stmt, 0),
-                               .partitions = db_u64(stmt, 1),
-                               .repairs = db_u64(stmt, 2)};
+    *ret = (SpoolDay){0};
+    if (r > 0)
+        *ret = (SpoolDay){
+            .loads = db_u64(stmt, 0), .partitions = db_u64(stmt, 1), .repairs = db_u64(stmt, 2)};
     return 0;
 }
 

@@ -4,6 +4,7 @@
 import json
 import os
 import signal
+import time
 
 import pytest
 
@@ -85,7 +86,6 @@ def test_kill_9_of_crawlerd_loses_and_doubles_no_row(machine, after):
         "terms": "acknowledged"}])))
     machine.start(machine.agentd)
     machine.start(machine.crawlerd)
-    import time
     time.sleep(after)
     machine.crawlerd.kill()
     machine.start(machine.crawlerd)

@@ -219,3 +219,23 @@ def test_a_double_that_dies_is_waited_for_and_said(probe, cloud, watch):
     cloud.set_metadata(ATTRIBUTES + "mervis-plan", "{}")
     wait_for("the new plan", lambda: watch.next()["plan"] == "{}", 10)
     cloud.drop_metadata(ATTRIBUTES + "mervis-plan")
+
+
+def test_a_secret_that_did_not_move_is_not_read_again(machine):
+    """agentd asks for the version of "latest" alone; a pinned one it does not even ask for."""
+    machine.cloud.add_secret("MOVING", "a")
+    machine.cloud.add_secret("PINNED", "b")
+    machine.put_plan(machine.make_plan(containers=[], secrets=[
+        {"name": "moving", "secret": "MOVING", "version": "latest", "refresh": "10s"},
+        {"name": "pinned", "secret": "PINNED", "version": "1"}]))
+    machine.start(machine.agentd)
+
+    def accesses(secret, name_only):
+        entries = machine.cloud.ledger(only="secrets_accessed")["secrets_accessed"]
+        return sum(e["secret"] == secret and e.get("name_only", False) == name_only for e in entries)
+
+    wait_for("a look at the version", lambda: accesses("MOVING", True) >= 1, 30)
+    assert accesses("MOVING", False) == accesses("PINNED", False) == 1
+    assert accesses("PINNED", True) == 0
+    machine.cloud.add_secret("MOVING", "c")
+    wait_for("the new value", lambda: accesses("MOVING", False) == 2, 30)

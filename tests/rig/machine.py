@@ -105,7 +105,8 @@ class Machine:
         return daemon
 
     def start_daemons(self):
-        for daemon in (self.agentd, self.crawlerd, self.statusd):
+        # Without systemd agentd cannot start crawlerd, and would say so.
+        for daemon in (self.crawlerd, self.statusd, self.agentd):
             if not daemon.running:
                 self.start(daemon)
 

@@ -669,6 +669,14 @@ static void a_login_is_the_token_or_nobody(void **state)
     assert_string_equal(ours.user, "oauth2accesstoken");
     assert_string_equal(ours.password, "tok-1");
     assert_string_equal(theirs.user, "(none)");
+
+    f->token_number = 2;
+    cloud_login_refused(f->cloud, "docker.io");
+    cloud_login_refused(f->cloud, "gcr.io");
+    ours = (Login){0};
+    assert_ok(cloud_login_get(f->cloud, "gcr.io", on_login, &ours, &ours.op, &error), &error);
+    loop_run_until(f->event, &ours.done, 5 * SECOND);
+    assert_string_equal(ours.password, "tok-2");
 }
 
 static void read_identity(Fixture *f)

@@ -15,8 +15,8 @@
  * reason. Large replies are sampled at a stride that is no power of two. */
 
 #define PLACES_MAX 700 /* of one reply */
-#define PLACES_MIN 40
-#define WORK_MAX   (6 << 20) /* bytes times places of one reply */
+#define PLACES_MIN 24
+#define WORK_MAX   (2 << 20) /* bytes times places of one reply */
 #define REPLY_MAX  (1 << 20)
 
 typedef struct Damage {

@@ -795,11 +795,10 @@ static void private_addresses_are_known_in_every_coat(void **state)
                                           "::127.0.0.1",
                                           "2002:7f00:1::",
                                           "::ffff:10.0.0.1",
-                                          "64:ff9b::169.254.169.254",
-                                          "garbage"};
+                                          "64:ff9b::169.254.169.254"};
     static const char *const public[] = {"8.8.8.8",         "172.32.0.1",     "100.128.0.1",
                                          "2001:4860::8888", "::ffff:8.8.8.8", "192.0.1.1",
-                                         "126.255.255.255"};
+                                         "126.255.255.255", "auth.docker.io", ""};
 
     for (size_t i = 0; i < ELEMENTS(private); i++)
         if (!address_is_private(private[i]))
