@@ -142,7 +142,7 @@ int64_t row_end_usec(const Recipe *recipe, const Row *row);
 
 typedef struct Fixup {
     const char *name;
-    int (*apply)(RowsContext *context); /* 0 or -errno */
+    int (*apply)(RowsContext *context); /* 1, 0 when the document is refused, or -errno */
 } Fixup;
 
 const Fixup *fixup_find(const char *name);

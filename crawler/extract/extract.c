@@ -276,16 +276,22 @@ static int set_refused(ExtractOutcome *ret, char *text)
     return 0;
 }
 
-/* Every table that is not optional must have been there. */
+/* Every table that is not optional must have been there, and at least one at all. */
 static const char *missing_table(const Document *doc)
 {
+    const char *missing = NULL;
+    bool any = false;
+
     for (size_t i = 0; i < doc->recipe->tables.n; i++) {
         const RecipeTable *table = document_table(doc, i);
 
+        any |= doc->tables[i].seen;
+        if (!doc->tables[i].seen && (!table->optional || !missing))
+            missing = table->arrays ? table->arrays : table->rows ? table->rows : "row";
         if (!doc->tables[i].seen && !table->optional)
-            return table->arrays ? table->arrays : table->rows ? table->rows : "rows";
+            return missing;
     }
-    return NULL;
+    return any ? NULL : missing;
 }
 
 static void measure(const RowsContext *context, ExtractOutcome *ret)

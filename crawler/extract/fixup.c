@@ -174,6 +174,21 @@ static void yahoo_name_sessions(RowsContext *context, const YahooNow *now, bool 
     }
 }
 
+/* Half hours are known to be answered with hours under their own name. */
+static bool yahoo_bars_are_wider(const RowsContext *context, const Interval *interval)
+{
+    const RowSet *set = context->set;
+    int64_t bar_usec = (int64_t)interval_usec(interval);
+    size_t gaps = 0;
+
+    if (bar_usec != 30 * (int64_t)MINUTE)
+        return false;
+    for (size_t i = context->first + 1; i < set->n && set->rows[i].kind == ROW_BAR; i++, gaps++)
+        if (set->rows[i].ts_usec - set->rows[i - 1].ts_usec < 2 * bar_usec)
+            return false;
+    return gaps >= 5;
+}
+
 static int yahoo_live(RowsContext *context)
 {
     RowSet *set = context->set;
@@ -185,10 +200,13 @@ static int yahoo_live(RowsContext *context)
     if (set->n == context->first ||
         interval_parse(set->rows[context->first].interval, &interval) < 0 ||
         set->rows[context->first].kind != ROW_BAR)
-        return 0;
+        return 1;
+    if (yahoo_bars_are_wider(context, &interval))
+        return document_refuse(context->doc, "asked for bars of %s, the reply has wider ones",
+                               set->rows[context->first].interval);
     now = yahoo_now(context, &set->rows[context->first]);
     if (!now.zone)
-        return 0;
+        return 1;
 
     /* Bars come first; events are put aside while the last bar is looked at. */
     while (set->rows[set->n - 1 - events].kind != ROW_BAR)
@@ -209,7 +227,7 @@ static int yahoo_live(RowsContext *context)
         memcpy(&set->rows[set->n], kept, events * sizeof(*kept));
         set->n += events;
     }
-    return 0;
+    return 1;
 }
 
 /* --- Naver ---------------------------------------------------------------------------------------
@@ -235,7 +253,7 @@ static int naver_after_hours(RowsContext *context)
 
     if (set->n == context->first || !set->rows[context->first].tz ||
         zone_get(set->rows[context->first].tz, &zone, NULL) < 0)
-        return 0;
+        return 1;
     today = zone_date(zone, context->request->now_usec);
     for (size_t i = context->first; i < set->n; i++) {
         Row *row = &set->rows[i];
@@ -256,7 +274,7 @@ static int naver_after_hours(RowsContext *context)
         if (row_is_newest(context, row))
             row->is_final = false;
     }
-    return 0;
+    return 1;
 }
 
 static const Fixup fixups[] = {

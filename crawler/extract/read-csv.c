@@ -93,33 +93,46 @@ static bool is_heading(const char *names, const Cell *cell)
     }
 }
 
+/* The first line as the recipe's headings are written: no blanks around commas, none at the end
+ * (one comma too many at the end of all lines is no column). */
+static int heading_text(const Csv *csv, Buf *ret)
+{
+    const char *end = memchr(csv->at, '\n', (size_t)(csv->end - csv->at));
+    int r = 0;
+
+    if (!end)
+        end = csv->end;
+    for (const char *p = csv->at; p < end && r >= 0; p++) {
+        if ((*p == ' ' && ret->size > 0 && ret->data[ret->size - 1] == ',') || *p == '\r' ||
+            *p == '"')
+            continue;
+        r = buf_add_char(ret, *p == csv->separator ? ',' : *p);
+    }
+    while (r >= 0 && ret->size > 0 &&
+           (ret->data[ret->size - 1] == ',' || ret->data[ret->size - 1] == ' '))
+        ret->data[--ret->size] = '\0';
+    return r;
+}
+
 /* The first line must be one that the recipe knows: any error page is a line of text, too. */
 static int read_heading(Csv *csv, const RecipeTable *table, int columns[static CELLS_MAX])
 {
-    auto_buf Buf line = BUF_INIT(64 * 1024);
+    auto_buf Buf line = BUF_INIT(4096);
     auto_free char *shown = NULL;
     int r;
 
-    r = read_line(csv);
-    if (r <= 0)
+    r = heading_text(csv, &line);
+    if (r == -ENOMEM)
         return r;
-    /* One empty cell at the end of all lines is a comma too many, no column. */
-    for (size_t i = 0; i < csv->n && r >= 0; i++) {
-        if (i + 1 == csv->n && csv->cells[i].size == 0 && i > 0)
-            break;
-        if (i > 0)
-            r = buf_add_char(&line, ',');
-        if (r >= 0)
-            r = buf_add(&line, csv->cells[i].text, csv->cells[i].size);
-    }
-    if (r < 0)
-        return r == -EFBIG ? document_refuse(csv->doc, "the first line has no end") : r;
-    if (!strv_contains(table->headings, buf_str(&line))) {
+    if (r < 0 || !strv_contains(table->headings, buf_str(&line))) {
         shown = str_escape(buf_str(&line), line.size, 80);
         if (!shown)
             return -ENOMEM;
         return document_refuse(csv->doc, "the first line is no known heading: \"%s\"", shown);
     }
+    r = read_line(csv);
+    if (r <= 0)
+        return r;
     for (size_t i = 0; i < CELLS_MAX; i++)
         columns[i] = -1;
     FOREACH_ITEM (RecipeColumn, column, table->columns)

@@ -101,19 +101,25 @@ static int add_cell(Reader *r, const RecipePath *path, Cell *cell)
     return e < 0 ? e : add_target(r, node, (Target){.kind = TARGET_CELL, .cell = cell});
 }
 
-/* The place above the rows: "events.dividends" of "events.dividends.*". */
-static int add_holder(Reader *r, size_t table, const RecipePath *rows)
+static int add_holder(Reader *r, size_t table, const RecipePath *path)
 {
-    RecipePath above = {.steps = rows->steps, .n = rows->n};
     uint16_t node = 0;
     int e;
+
+    e = add_path(r, 0, path, &node);
+    return e < 0 ? e
+                 : add_target(r, node, (Target){.kind = TARGET_HOLDER, .table = (uint8_t)table});
+}
+
+/* The place above the rows: "events.dividends" of "events.dividends.*". */
+static int add_rows_holder(Reader *r, size_t table, const RecipePath *rows)
+{
+    RecipePath above = {.steps = rows->steps, .n = rows->n};
 
     while (above.n > 0 && (above.steps[above.n - 1].kind == PATH_EACH_ELEMENT ||
                            above.steps[above.n - 1].kind == PATH_EACH_MEMBER))
         above.n--;
-    e = add_path(r, 0, &above, &node);
-    return e < 0 ? e
-                 : add_target(r, node, (Target){.kind = TARGET_HOLDER, .table = (uint8_t)table});
+    return add_holder(r, table, &above);
 }
 
 static int add_table(Reader *r, size_t index)
@@ -126,10 +132,12 @@ static int add_table(Reader *r, size_t index)
     r->doc->tables[index].arrays = table->arrays != NULL;
     e = add_path(r, 0, base, &from);
     if (e >= 0 && !table->arrays) {
-        e = add_holder(r, index, base);
+        e = add_rows_holder(r, index, base);
         if (e >= 0)
             e = add_target(r, from, (Target){.kind = TARGET_ROW, .table = (uint8_t)index});
     }
+    if (e >= 0 && table->holder_compiled)
+        e = add_holder(r, index, table->holder_compiled);
     FOREACH_ITEM (RecipeColumn, column, table->columns) {
         if (e >= 0 && column->path) {
             e = add_path(r, from, column->path_compiled, &node);

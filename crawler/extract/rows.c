@@ -178,7 +178,7 @@ static int shared_value(TableBuilder *b, const RecipeColumn *column, const char 
     if (!value)
         value = column->constant;
     *ret = NULL;
-    if (!value)
+    if (str_is_empty(value))
         return 1;
     *ret = row_set_string(b->context->set, value, strlen(value));
     return *ret ? 1 : -ENOMEM;
@@ -442,6 +442,20 @@ static int add_dead(TableBuilder *b, size_t i, const Row *row)
                            : 1;
 }
 
+static bool cell_is_blank(const Cell *cell)
+{
+    return !cell_is_there(cell) || (cell->kind == CELL_TEXT && cell->size == 0);
+}
+
+/* Tables are filled up with rows of nothing. */
+static bool row_is_blank(const TableBuilder *b, size_t i)
+{
+    for (size_t f = 0; f < ROW_FIELD_MAX; f++)
+        if (i < b->cells->columns[f].n && !cell_is_blank(&b->cells->columns[f].items[i]))
+            return false;
+    return true;
+}
+
 static int build_row(TableBuilder *b, size_t i)
 {
     RowSet *set = b->context->set;
@@ -457,6 +471,8 @@ static int build_row(TableBuilder *b, size_t i)
     if (r == ROW_FINE)
         return 1;
     set->n--;
+    if (r == ROW_DEAD && b->recipe->min_cells > 0 && row_is_blank(b, i))
+        return 1;
     if (r == ROW_DEAD)
         return add_dead(b, i, row);
     return r < 0 ? r : r == ROW_SKIPPED;
@@ -490,11 +506,21 @@ static bool may_be_missing(const TableBuilder *b, const RecipeColumn *column)
     return true;
 }
 
+static bool any_array(const TableBuilder *b)
+{
+    for (size_t f = 0; f < ROW_FIELD_MAX; f++)
+        if (b->cells->columns[f].seen)
+            return true;
+    return false;
+}
+
 /* Parallel arrays must be of one length. */
 static int check_arrays(TableBuilder *b)
 {
     const CellColumn *ts = &b->cells->columns[ROW_FIELD_TS];
 
+    if (!any_array(b))
+        return 1; /* the holder alone: a reply without rows */
     b->cells->n_rows = ts->n;
     FOREACH_ITEM (RecipeColumn, column, b->recipe->columns) {
         const CellColumn *cells = &b->cells->columns[column->field];
@@ -645,7 +671,7 @@ int rows_build(RowsContext *context)
         if (!fixup)
             return document_refuse(context->doc, "there is no fixup \"%s\"", *name);
         r = fixup->apply(context);
-        if (r < 0)
+        if (r <= 0)
             return r;
     }
     if (context->first == 0) {

@@ -60,30 +60,49 @@ static void out_digits(Out *o, uint32_t value, unsigned width)
     o->p += width;
 }
 
+/* What JSON cannot have in a string as it is. */
+static bool needs_escape(unsigned char c)
+{
+    return c < 0x20 || c == '"' || c == '\\' || c == 0x7f;
+}
+
+static void out_escaped(Out *o, unsigned char c)
+{
+    static const char hex[] = "0123456789abcdef";
+
+    if (c == '"' || c == '\\') {
+        *o->p++ = '\\';
+        *o->p++ = (char)c;
+        return;
+    }
+    out_lit(o, "\\u00");
+    *o->p++ = hex[c >> 4];
+    *o->p++ = hex[c & 15];
+}
+
 /* Worst case six bytes a character; the caller reserved that. */
 static void out_string(Out *o, const char *s)
 {
-    static const char hex[] = "0123456789abcdef";
+    char *p;
 
     if (!s) {
         out_lit(o, "null");
         return;
     }
-    *o->p++ = '"';
+    p = o->p;
+    *p++ = '"';
     for (; *s; s++) {
         unsigned char c = (unsigned char)*s;
 
-        if (c == '"' || c == '\\') {
-            *o->p++ = '\\';
-            *o->p++ = (char)c;
-        } else if (c < 0x20 || c == 0x7f) {
-            out_lit(o, "\\u00");
-            *o->p++ = hex[c >> 4];
-            *o->p++ = hex[c & 15];
+        if (__builtin_expect(needs_escape(c), 0)) {
+            o->p = p;
+            out_escaped(o, c);
+            p = o->p;
         } else
-            *o->p++ = (char)c;
+            *p++ = (char)c;
     }
-    *o->p++ = '"';
+    *p++ = '"';
+    o->p = p;
 }
 
 static void out_amount(Out *o, const Amount *amount)

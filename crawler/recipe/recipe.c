@@ -225,6 +225,10 @@ static void compile_table(Compiler *c, size_t index)
     }
     compile_path(c, "rows", table->rows, true, &table->rows_compiled);
     compile_path(c, "arrays", table->arrays, false, &table->arrays_compiled);
+    if (table->holder && !table->arrays)
+        fault(c, "holder", "only parallel arrays have one");
+    else
+        compile_path(c, "holder", table->holder, false, &table->holder_compiled);
 
     FOREACH_ITEM (RecipeColumn, column, table->columns) {
         (void)snprintf(c->where + n, sizeof(c->where) - n, ".columns.%.60s", column->key);
@@ -404,6 +408,7 @@ Recipe *recipe_free(Recipe *recipe)
     FOREACH_ITEM (RecipeTable, table, recipe->tables) {
         path_free(table->rows_compiled);
         path_free(table->arrays_compiled);
+        path_free(table->holder_compiled);
         FOREACH_ITEM (RecipeColumn, column, table->columns) {
             path_free(column->path_compiled);
             path_free(column->header_compiled);

@@ -147,6 +147,7 @@ typedef struct RecipeTable {
     int kind;     /* RowKind */
     char *rows;   /* path to the rows ("[]", "events.dividends.*"); XPath for xml and html */
     char *arrays; /* instead of rows: path to the object that holds parallel arrays */
+    char *holder; /* with arrays: this is there even when the arrays are not, for want of rows */
     char *split;  /* rows that are one text: split at this character, columns are [0], [1], … */
     char *attribute;    /* of xml rows with split: XPath of that text ("@data") */
     char **headings;    /* csv: each a whole accepted header line, names joined by ',' */
@@ -155,7 +156,7 @@ typedef struct RecipeTable {
     bool optional;      /* absent is fine: no such rows */
     FieldArray columns; /* RecipeColumn by column name */
 
-    RecipePath *rows_compiled, *arrays_compiled;
+    RecipePath *rows_compiled, *arrays_compiled, *holder_compiled;
     RecipeColumn *by_field[ROW_FIELD_MAX]; /* into columns; NULL where the table has none */
 } RecipeTable;
 

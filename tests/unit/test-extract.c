@@ -494,6 +494,103 @@ static void units_and_words_are_translated(void **state)
     assert_contains(reply.rows.dead[0].reason, "is no whole number");
 }
 
+static void events_come_without_bars_and_gains_are_rows(void **state)
+{
+    static const char events[] =
+        "\"events\":{\"capitalGains\":{\"1577975400\":{\"amount\":0.5,\"date\":1577975400}},"
+        "\"dividends\":{\"1577975400\":{"
+        "\"amount\":0.8199999928474426,\"date\":1577975400,\"currency\":\"EUR\"}}}";
+    auto_free char *body = str_printf("{\"chart\":{\"result\":[{\"meta\":{\"currency\":\"USD\","
+                                      "\"symbol\":\"F\",\"exchangeTimezoneName\":\"America/"
+                                      "New_York\",\"dataGranularity\":\"1m\"},%s,\"indicators\":{"
+                                      "\"quote\":[{}]}}],\"error\":null}}",
+                                      events);
+    auto_free char *changed =
+        str_printf("{\"chart\":{\"result\":[{\"meta\":{\"symbol\":\"F\",\"exchangeTimezoneName\":"
+                   "\"UTC\",\"dataGranularity\":\"1d\"},%s,"
+                   "\"indicatorz\":{\"quote\":[{}]}}],\"error\":null}}",
+                   events);
+    auto_reply Reply reply, other;
+
+    run("yahoo-chart", &later, body, 200, &reply);
+    assert_int_equal(reply.outcome.verdict, EXTRACT_ROWS);
+    assert_int_equal(reply.rows.n, 2);
+    assert_int_equal(reply.rows.rows[0].kind, ROW_DIVIDEND);
+    assert_string_equal(text_of(&reply.rows.rows[0].amount), "0.82");
+    assert_string_equal(reply.rows.rows[0].currency, "EUR");
+    assert_string_equal(reply.rows.rows[0].interval, "1d"); /* whatever bars were asked for */
+    assert_int_equal(reply.rows.rows[1].kind, ROW_CAPITAL_GAIN);
+    assert_string_equal(text_of(&reply.rows.rows[1].amount), "0.5");
+    assert_string_equal(reply.rows.rows[1].currency, "USD");
+    assert_true(reply.rows.rows[1].is_final);
+    assert_int_equal(reply.outcome.page.n_rows, 0);
+    run("yahoo-chart", &later, changed, 200, &other); /* bars must not vanish in silence */
+    assert_int_equal(other.outcome.verdict, EXTRACT_REFUSED);
+}
+
+static void hours_under_the_name_of_half_hours_are_refused(void **state)
+{
+    auto_free char *hours =
+        chart("America/New_York", "30m", "",
+              "1791379800,1791383400,1791387000,1791390600,1791394200,1791397800",
+              "\"close\":[1,1,1,1,1,1]");
+    auto_free char *halves =
+        chart("America/New_York", "30m", "",
+              "1791379800,1791381600,1791387000,1791390600,1791394200,1791397800",
+              "\"close\":[1,1,1,1,1,1]");
+    auto_reply Reply wide, right;
+
+    run("yahoo-chart", &later, hours, 200, &wide);
+    assert_int_equal(wide.outcome.verdict, EXTRACT_REFUSED);
+    assert_contains(wide.outcome.text, "wider");
+    run("yahoo-chart", &later, halves, 200, &right);
+    assert_int_equal(right.rows.n, 6);
+}
+
+static void rows_of_nothing_fill_a_page_up(void **state)
+{
+    static const char page[] = "<table "
+                               "class=\"type2\"><tr><th>\xb3\xaf\xc2\xa5</th></"
+                               "tr>%s<tr><td>&nbsp;</td><td>&nbsp;</td><td></td><td></td><td></td>"
+                               "<td></td><td> "
+                               "</td></tr><tr><td></td><td></td><td></td><td></td><td></td><td></"
+                               "td><td></td></tr></table>";
+    auto_free char *one = str_printf(
+        "<table "
+        "class=\"type2\"><tr><th>\xb3\xaf\xc2\xa5</th></tr><tr><td>2026.10.02</td><td>1,000</td>"
+        "<td>5</td><td>0</td><td>0</td><td>0</td><td>0</td></tr>%s",
+        strstr(page, "%s") + 2);
+    auto_free char *none =
+        str_printf("%.*s%s", (int)(strstr(page, "%s") - page), page, strstr(page, "%s") + 2);
+    auto_reply Reply reply, empty;
+
+    run("naver-sise-day", &later, one, 200, &reply);
+    assert_int_equal(reply.rows.n, 1);
+    assert_int_equal(reply.rows.n_dead, 0);
+    /* A halted day: its close, and no other price. */
+    assert_string_equal(text_of(&reply.rows.rows[0].close), "1000");
+    assert_string_equal(text_of(&reply.rows.rows[0].open), "null");
+    assert_string_equal(text_of(&reply.rows.rows[0].volume), "0");
+    assert_true(reply.outcome.page.more_known);
+    assert_false(reply.outcome.page.more);
+    run("naver-sise-day", &later, none, 200, &empty);
+    assert_int_equal(empty.outcome.verdict, EXTRACT_EMPTY);
+}
+
+static void index_points_are_no_won(void **state)
+{
+    const char *body = "<protocol><chartdata symbol=\"KOSPI\" timeframe=\"day\"><item "
+                       "data=\"20261002|2500.1|2501|2499|2500.53|5\"/>"
+                       "<item data=\"20261005|||||\"/></chartdata></protocol>";
+    auto_reply Reply reply;
+
+    run("naver-day", &later, body, 200, &reply);
+    assert_int_equal(reply.rows.n, 1);
+    assert_int_equal(reply.outcome.dropped, 1);
+    assert_null(reply.rows.rows[0].currency);
+    assert_string_equal(text_of(&reply.rows.rows[0].close), "2500.53");
+}
+
 /* --- What is no data ----------------------------------------------------------------------------
  */
 
@@ -639,6 +736,10 @@ int main(void)
         cmocka_unit_test(one_currency_of_many_is_taken_or_all),
         cmocka_unit_test(korean_text_comes_out_whole),
         cmocka_unit_test(units_and_words_are_translated),
+        cmocka_unit_test(events_come_without_bars_and_gains_are_rows),
+        cmocka_unit_test(hours_under_the_name_of_half_hours_are_refused),
+        cmocka_unit_test(rows_of_nothing_fill_a_page_up),
+        cmocka_unit_test(index_points_are_no_won),
         cmocka_unit_test(statuses_are_told_apart_without_a_body_to_read),
         cmocka_unit_test(a_page_with_200_is_refused_by_type_and_by_content),
         cmocka_unit_test(words_of_an_error_page_inside_of_data_are_data),
