@@ -251,6 +251,7 @@ static void on_engine_down(const Error *err, void *userdata)
 {
     Manager *m = userdata;
 
+    m->context.engine_outages++;
     error_done(&m->engine_trouble);
     (void)error_copy(&m->engine_trouble, err);
     manager_event(m, LOG_LEVEL_WARNING, "engine-unreachable", NULL,

@@ -2,8 +2,13 @@
 #ifndef AGENT_RESOURCE_CONTAINER_INTERNAL_H
 #define AGENT_RESOURCE_CONTAINER_INTERNAL_H
 
-/* Shared by container.c (the resource), container-want.c (which release it should be),
- * container-rollout.c (getting there) and container-spec.c. */
+/* Shared by container.c (the resource) and its parts: container-resume.c (where were we?),
+ * container-want.c (which release should it be?), container-pull.c and container-rollout.c (getting
+ * there, and back), container-job.c, container-secrets.c, container-spec.c, container-verbs.c
+ * (events and people), container-describe.c.
+ *
+ * Every function of them either begins one operation whose handler goes on, or ends in
+ * container_finish(); a state is recorded before the step that it announces. */
 
 #include "agent/engine/health.h"
 #include "agent/engine/registry.h"
@@ -15,20 +20,19 @@
 
 #define SLOT_CONTAINERS_MAX 16
 
-/* What the engine last said of the container that serves; for status. */
+/* What the engine last said of the container that serves. */
 typedef struct Serving {
-    char id[65];
-    bool known, running, oom_killed, has_health_check;
+    bool known, running;
     EngineHealth health;
-    uint64_t started_at, finished_at, restarts, memory_bytes;
-    int exit_code;
+    uint64_t started_at, restarts, memory_bytes;
 } Serving;
 
 typedef struct Container Container;
 typedef void (*ContainerStep)(Container *c);
+typedef void (*ContainerFailure)(Container *c, Error *err);
 
 struct Container {
-    Resource *resource;
+    Resource *resource; /* NULL until it is worked on for the first time */
     const PlanContainer *plan;
     Slot slot;
 
@@ -36,36 +40,44 @@ struct Container {
     size_t n_views;
     Serving serving;
 
-    Release *want;      /* that is being brought in */
+    Release *want;      /* that is being brought in, or looked at */
+    Plan *want_plan;    /* where an older plan describes it; NULL: the plan in force */
     Release *forced;    /* by `agentctl rollback`: wanted instead of what the plan says */
-    Plan *want_plan;    /* of a release that an older plan describes; NULL: the plan in force */
     RolloutState shown; /* what status says: steps without an effect are not recorded */
+    char *complaint;    /* why the committed release is bad after all; NULL: it is not */
 
     RegistryOp *resolve;
-    CloudOp *login;
+    CloudOp *login, *fetch;
     EngineOp *op;      /* the one step under way */
-    EngineOp *inspect; /* of the serving one */
-    EngineOp *wait;    /* for a job's end */
+    EngineOp *inspect; /* of the serving one, for status */
     HealthProbe *probe;
     Timer *check_timer, *settle_timer;
 
     SwitchQuery goal;
+    char taken_name[SWITCH_NAME_MAX];      /* the name that the step under way gives */
+    char step_name[64];                    /* the step, for tests that end the process after it */
     ContainerStep observed;                /* goes on after the engine was looked at */
     ContainerStep goal_reached, goal_lost; /* and after the switch came to its end */
-    uint64_t stop_began;                   /* boottime; 0: this switch stopped nothing */
-    uint64_t last_start;                   /* boottime, of the new one */
-    unsigned deaths;
-    bool working;    /* between apply() and resource_finish() */
-    bool leaving;    /* remove() */
-    bool due;        /* a look at the registry is due */
-    bool again;      /* something happened meanwhile */
-    bool approved;   /* the held digest may come in */
-    bool restarting; /* by hand */
+    ContainerStep running;                 /* and when what should serve runs */
+    ContainerStep secrets_here;            /* and when all values are on this machine */
+    ContainerFailure secrets_missing;
+    uint64_t outage_began;  /* boottime; 0: what serves was not stopped by this process */
+    uint64_t probe_began;   /* boottime */
+    unsigned probe_outages; /* of the engine, as counted when the probe began */
+
+    bool working;   /* between apply() and resource_finish() */
+    bool leaving;   /* remove() */
+    bool due;       /* a look at the registry is due */
+    bool again;     /* something happened meanwhile */
+    bool approved;  /* by `agentctl apply`: the next look lets a held digest in */
+    bool approving; /* this look does */
+    bool restarting;
     bool draining, drained;
+    bool out_of_memory; /* the engine said so of one of its deaths */
+
     bool pulling;
-    bool warned_env;
     EnginePullProgress progress;
-    uint64_t pull_total;
+    uint64_t pull_bytes; /* compressed, as the registry told; 0: unknown */
 };
 
 static inline void forget(char **text)
@@ -80,15 +92,23 @@ static inline Container *container_of_resource(const Resource *resource)
 }
 
 /* container.c */
+int container_prepare(Resource *resource, Error *err) must_check;
+void container_cancel_operations(Container *c);
 void container_finish(Container *c, Error *err);
+/* The same with an error that is somebody else's: it is copied. */
+void container_finish_with(Container *c, const Error *err);
 void container_fail(Container *c, int code, ErrorKind kind, const char *format, ...)
     printf_like(4, 5);
 /* Records the state (and what else changed in the slot) and shows it. Negative: it could not be
  * recorded, and the step must not be taken: already finished. */
 int container_enter(Container *c, RolloutState state) must_check;
 void container_show(Container *c, RolloutState state);
-void container_look_at_serving(Container *c);
-const SlotContainer *container_serving_view(const Container *c);
+
+/* container-resume.c */
+void container_resume(Container *c);
+bool container_machine_was_rebooted(const Container *c);
+/* Starts what should serve, its secret files first. */
+void container_run_current(Container *c, ContainerStep then);
 
 /* container-want.c: chooses the release, then container_bring_in() or finish. */
 void container_decide(Container *c);
@@ -99,25 +119,45 @@ void container_forget_want(Container *c);
 int container_would_change(const Container *c, char **ret, Error *err) must_check;
 /* The plan and the item of it that describe c->want. */
 const PlanContainer *container_want_plan(const Container *c, const Plan **ret_plan);
+/* Whether the plan in force describes c->want with other words than its own: 1, 0. */
+int container_want_is_outdated(const Container *c, Error *err) must_check;
+
+/* container-pull.c: c->want's image and secrets, then container_stage(). */
+void container_bring_in(Container *c);
 
 /* container-rollout.c */
 void container_observe(Container *c, ContainerStep then);
-void container_bring_in(Container *c);
-void container_prove_again(Container *c);
 void container_switch(Container *c, SwitchGoal goal, bool start_again, ContainerStep reached,
                       ContainerStep lost);
-void container_resume(Container *c);
+const SlotContainer *container_view(const Container *c, const char *release);
+/* For a goal whose container must be there. */
+void container_is_lost(Container *c);
+void container_stage(Container *c);
 void container_go_forward(Container *c, bool start_again);
 void container_go_back(Container *c, const char *reason);
 void container_continue_back(Container *c);
 void container_settle(Container *c);
-void container_watch_job(Container *c);
 
-/* container-spec.c: creates NAME.next of c->want. */
+/* container-job.c: a job that was started. */
+void container_resume_job(Container *c);
+void container_job_is_done(Container *c);
+void container_job_has_failed(Container *c);
+
+/* container-describe.c */
+json_t *container_describe(const Resource *resource);
+void container_look_at_serving(Container *c);
+
+/* container-secrets.c, and its files as they are mounted: container-spec.c */
+/* Fetches the values of c->want's secrets that are not on this machine, by their versions;
+ * `files_only`: those that it mounts. */
+void container_fetch_secrets(Container *c, bool files_only, ContainerStep here,
+                             ContainerFailure missing);
+/* Writes the secret files of c->want. */
+int container_publish_secrets(Container *c, Error *err) must_check;
+/* Values that no release needs any more. */
+void container_trim_secrets(Container *c);
+
+/* container-spec.c: creates c->want's container. */
 int container_create(Container *c, const char *name, EngineHandler handler, Error *err) must_check;
-/* Writes the secret files of a release; 0 when all are there. -ENOENT: a value is not on this
- * machine. */
-int container_publish_secrets(Container *c, const PlanContainer *plan, const Release *release,
-                              Error *err) must_check;
 
 #endif

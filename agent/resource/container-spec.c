@@ -126,20 +126,24 @@ static int add_ports(Build *build, const PlanContainer *plan, Error *err)
 
 /* The file must be readable for who runs in the container. A name is known to the image alone: such
  * a file is root's, and its mode says who else may read it. */
-static int publish(Container *c, const PlanContainer *plan, const Release *release,
-                   const PlanSecretFile *file, const char *version, char **ret_path, Error *err)
+static int publish(Container *c, const PlanContainer *plan, const PlanSecretFile *file,
+                   char **ret_path, Error *err)
 {
+    const char *version = json_str(c->want->secrets, file->secret);
     auto_(strv_freep) char **words = str_split(plan->user ? plan->user : "", ":");
     uint64_t uid, gid;
     size_t n = strv_length(words);
 
     if (!words)
         return error_oom(err);
+    if (!version)
+        return error_set(err, -ENOENT, ERROR_INTERNAL, "release %s names no version of secret %s",
+                         c->want->id, file->secret);
     if (n < 1 || parse_u64(words[0], &uid) < 0 || uid >= (uid_t)-1)
         uid = (uid_t)-1;
     if (n < 2 || parse_u64(words[1], &gid) < 0 || gid >= (gid_t)-1)
         gid = (gid_t)-1;
-    return secret_store_publish(c->resource->context->secrets, plan->name, release->id,
+    return secret_store_publish(c->resource->context->secrets, plan->name, c->want->id,
                                 file->secret, version, file->mode, (uid_t)uid, (gid_t)gid, ret_path,
                                 err);
 }
@@ -169,7 +173,7 @@ static int add_mounts(Build *build, Container *c, const PlanContainer *plan, Err
     PLAN_FOREACH (PlanSecretFile, file, plan->secret_files) {
         auto_free char *path = NULL;
 
-        r = publish(c, plan, c->want, file, json_str(c->want->secrets, file->secret), &path, err);
+        r = publish(c, plan, file, &path, err);
         if (r < 0)
             return r;
         if (strv_push(&build->paths, path) < 0)
@@ -269,19 +273,15 @@ int container_create(Container *c, const char *name, EngineHandler handler, Erro
                                    &c->op, err);
 }
 
-int container_publish_secrets(Container *c, const PlanContainer *plan, const Release *release,
-                              Error *err)
+int container_publish_secrets(Container *c, Error *err)
 {
+    const PlanContainer *plan = container_want_plan(c, NULL);
     int r;
 
     PLAN_FOREACH (PlanSecretFile, file, plan->secret_files) {
-        const char *version = json_str(release->secrets, file->secret);
         auto_free char *path = NULL;
 
-        if (!version)
-            return error_set(err, -ENOENT, ERROR_TEMPORARY,
-                             "release %s names no version of secret %s", release->id, file->secret);
-        r = publish(c, plan, release, file, version, &path, err);
+        r = publish(c, plan, file, &path, err);
         if (r < 0)
             return r;
     }

@@ -41,6 +41,17 @@ int container_load_want(Container *c, const char *id, Error *err)
     return 1;
 }
 
+int container_want_is_outdated(const Container *c, Error *err)
+{
+    const ResourceContext *context = c->resource->context;
+    auto_(release_freep) Release *now = NULL;
+    int r;
+
+    r = release_new(context->plan, c->plan, context->generation, c->want->digest, c->want->secrets,
+                    &now, err);
+    return r < 0 ? r : !streq(now->id, c->want->id);
+}
+
 /* {"name": "version"} of all its secrets, as they are now. 0: one was never fetched (`err` says
  * which). */
 static int current_versions(const Container *c, json_t **ret, Error *err)
@@ -68,75 +79,118 @@ static int current_versions(const Container *c, json_t **ret, Error *err)
     return 1;
 }
 
-/* It is the one that serves already: nothing to do but to see that it runs. */
+/* --- It is what serves ------------------------------------------------------------------------ */
+
+/* Where a container rests whose present release is the wanted one. */
+static RolloutState resting_state(Container *c)
+{
+    if (c->plan->mode == PLAN_MODE_SERVICE)
+        return timer_is_set(c->settle_timer) && c->slot.previous ? ROLLOUT_COMMITTED
+                                                                 : ROLLOUT_SETTLED;
+    if (c->slot.exit_status == 0)
+        return ROLLOUT_DONE;
+    if (c->slot.exit_status > 0 && c->slot.deaths > c->plan->retries)
+        return ROLLOUT_FAILED;
+    return ROLLOUT_COMMITTED;
+}
+
+/* A rollout was begun and given up (the tag moved back): back to rest. */
+static void rest(Container *c, RolloutState state)
+{
+    if (state == ROLLOUT_SETTLED) {
+        container_settle(c); /* and what was left of it goes */
+        return;
+    }
+    if (state == ROLLOUT_COMMITTED && c->plan->mode == PLAN_MODE_JOB)
+        c->slot.run_again |= container_machine_was_rebooted(c);
+    if (container_enter(c, state) >= 0)
+        container_finish(c, NULL);
+}
+
 static void unchanged(Container *c)
 {
-    ResourceContext *context = c->resource->context;
-    auto_free char *reason = NULL;
+    RolloutState state = resting_state(c);
+    auto_(release_freep) Release *known = NULL;
     auto_error Error err = {0};
     int r;
 
-    r = release_is_quarantined(context->db, c->plan->name, c->want->id, c->want->digest, &reason,
-                               &err);
-    container_forget_want(c);
-    if (r < 0) {
+    /* An adopted one has no row yet; it runs, and is as good as proved. */
+    r = release_load(c->resource->context->db, c->plan->name, c->want->id, &known, &err);
+    if (r == 0)
+        r = release_store(c->resource->context->db, c->want, &err);
+    if (r >= 0 && !known)
+        r = release_prove(c->resource->context->db, c->plan->name, c->want->id, &err);
+    if (r < 0)
         container_finish(c, &err);
-        return;
-    }
-    if (c->slot.state == ROLLOUT_COMMITTED || c->slot.state == ROLLOUT_DONE) {
-        container_show(c, c->slot.state);
+    else if (state != c->slot.state)
+        rest(c, state);
+    else if (state == ROLLOUT_FAILED)
+        container_job_has_failed(c);
+    else {
+        container_show(c, state);
         container_finish(c, NULL);
-        return;
     }
-    if (c->slot.state == ROLLOUT_FAILED && c->plan->mode == PLAN_MODE_JOB) {
-        container_show(c, ROLLOUT_FAILED);
-        container_fail(c, -ECANCELED, ERROR_INVALID, "the job ended with exit status %d, %ju times",
-                       c->slot.exit_status, (uintmax_t)c->slot.tries);
-        return;
-    }
-    if (c->slot.state != ROLLOUT_SETTLED && container_enter(c, ROLLOUT_SETTLED) < 0)
-        return;
-    container_show(c, ROLLOUT_SETTLED);
-    container_finish(c, NULL);
 }
 
+/* --- It is another -----------------------------------------------------------------------------
+ */
+
 /* The wanted release is known to be bad: what serves goes on serving, and status says why. */
-static void refuse_quarantined(Container *c, const char *reason)
+static void refuse(Container *c, const Release *bad)
 {
-    bool serves = c->slot.current != NULL;
     auto_error Error err = {0};
 
-    (void)error_set(&err, -ECANCELED, ERROR_INVALID, "release %s (%.19s) is quarantined: %s",
-                    c->want->id, c->want->digest, reason);
+    (void)error_set(&err, -ECANCELED, ERROR_INVALID, "release %s (%.19s) is quarantined%s: %s",
+                    bad->id, bad->digest,
+                    bad->digest_is_bad ? "" : ", though not its digest, which ran well before",
+                    bad->reason ? bad->reason : "it failed");
     (void)error_remedy(&err, err.code,
                        "push a corrected image (or secret, or plan), or try it again: "
                        "sudo agentctl retry %s",
                        c->plan->name);
-    container_forget_want(c);
-    container_show(c, serves ? ROLLOUT_ROLLED_BACK : ROLLOUT_FAILED);
+    container_show(c, c->slot.current ? ROLLOUT_ROLLED_BACK : ROLLOUT_FAILED);
     container_finish(c, &err);
 }
 
-/* update.policy "manual": a new digest waits for a person; everything else of the plan is followed
- * with the digest that runs. 1: held. */
-static int hold_digest(Container *c, const char **digest, const Release *serving)
+/* 1: a person let that digest in, now or before we were interrupted in bringing it in. */
+static int is_let_in(const Container *c, const char *digest, Error *err)
 {
-    if (c->plan->update.policy != PLAN_UPDATE_MANUAL || c->approved || !serving ||
-        streq(serving->digest, *digest) || !streq(serving->image, c->plan->image)) {
-        if (c->slot.held_digest)
-            forget(&c->slot.held_digest);
+    auto_(release_freep) Release *next = NULL;
+    int r;
+
+    if (c->plan->update.policy != PLAN_UPDATE_MANUAL || c->approving)
+        return 1;
+    if (!c->slot.next)
+        return 0;
+    r = release_load(c->resource->context->db, c->plan->name, c->slot.next, &next, err);
+    return r <= 0 ? r : streq(next->digest, digest);
+}
+
+/* update.policy "manual": a new digest waits for a person; everything else of the plan is followed
+ * with the digest that runs, which *digest becomes. */
+static int hold_digest(Container *c, const Release *serving, const char **digest, Error *err)
+{
+    int r = 1;
+
+    if (serving && !streq(serving->digest, *digest) && streq(serving->image, c->plan->image))
+        r = is_let_in(c, *digest, err);
+    if (r < 0)
+        return r;
+    if (r > 0) {
+        forget(&c->slot.held_digest);
         return 0;
     }
     if (!streq_ptr(c->slot.held_digest, *digest)) {
         resource_event(c->resource, LOG_LEVEL_NOTICE, "update-held", NULL,
                        "a new digest %.19s waits: sudo agentctl apply", *digest);
         if (str_set(&c->slot.held_digest, *digest) < 0)
-            return -ENOMEM;
+            return error_oom(err);
     }
     *digest = serving->digest;
-    return 1;
+    return 0;
 }
 
+/* 1: c->want is named; 0: a secret was never fetched (`err` says which). */
 static int make_want(Container *c, const char *digest, Error *err)
 {
     ResourceContext *context = c->resource->context;
@@ -152,8 +206,9 @@ static int make_want(Container *c, const char *digest, Error *err)
         if (r < 0)
             return r;
     }
-    if (hold_digest(c, &digest, serving) < 0)
-        return error_oom(err);
+    r = hold_digest(c, serving, &digest, err);
+    if (r < 0)
+        return r;
     container_forget_want(c);
     r = release_new(context->plan, c->plan, context->generation, digest, versions, &c->want, err);
     return r < 0 ? r : 1;
@@ -161,70 +216,59 @@ static int make_want(Container *c, const char *digest, Error *err)
 
 static void choose(Container *c, const char *digest)
 {
-    ResourceContext *context = c->resource->context;
-    auto_free char *reason = NULL;
+    auto_(release_freep) Release *known = NULL;
     auto_error Error err = {0};
     bool here;
     int r;
 
     r = make_want(c, digest, &err);
+    if (r > 0 &&
+        release_load(c->resource->context->db, c->plan->name, c->want->id, &known, &err) < 0)
+        r = -EIO;
     if (r <= 0) {
-        if (r == 0)
-            container_show(c, ROLLOUT_WAITING);
         container_finish(c, &err);
         return;
     }
-    here = slot_find(c->plan->name, c->want->id, c->views, c->n_views) != NULL;
-    if (here && streq_ptr(c->slot.current, c->want->id)) {
+    here = container_view(c, c->want->id) != NULL;
+    if (here && c->plan->mode == PLAN_MODE_SERVICE && c->slot.state == ROLLOUT_FAILED &&
+        streq_ptr(c->slot.next, c->want->id))
+        container_go_forward(c, /* start_again= */ true); /* by now it may be well */
+    else if (here && streq_ptr(c->slot.current, c->want->id))
         unchanged(c);
-        return;
-    }
-    if (here && c->slot.state == ROLLOUT_FAILED && streq_ptr(c->slot.next, c->want->id)) {
-        container_prove_again(
-            c); /* it failed before, and nothing better came: it may be well by now */
-        return;
-    }
-    r = release_is_quarantined(context->db, c->plan->name, c->want->id, c->want->digest, &reason,
-                               &err);
-    if (r < 0) {
-        container_finish(c, &err);
-        return;
-    }
-    if (r > 0) {
-        refuse_quarantined(c, reason);
-        return;
-    }
-    c->slot.tries = 0;
-    c->slot.exit_status = -1;
-    container_bring_in(c);
+    else if (c->again)
+        /* Something moved while we asked: all secrets of a container change together. */
+        container_finish(c, NULL);
+    else if (known && known->quarantined_at > 0)
+        refuse(c, known);
+    else
+        container_bring_in(c);
 }
+
+/* --- Asking the registry -----------------------------------------------------------------------
+ */
 
 static void on_resolved(RegistryOp *op, const RegistryImage *image, const Error *err,
                         void *userdata)
 {
     Container *c = userdata;
-    auto_free char *digest = image ? strdup(image->digest) : NULL;
-    auto_error Error failure = {0};
+    auto_free char *digest = NULL;
 
-    if (image)
-        c->pull_total = image->unchanged ? 0 : image->compressed_bytes;
-    if (err)
+    if (err) {
+        auto_error Error failure = {0};
+
         (void)error_copy(&failure, err);
-    c->resolve = registry_op_free(c->resolve);
-    if (failure.code < 0) {
         (void)error_prefix(&failure, failure.code, "%s", c->plan->image);
         container_show(c, c->slot.current ? c->slot.state : ROLLOUT_FAILED);
         container_finish(c, &failure);
         return;
     }
-    if (!digest || ((!streq_ptr(c->slot.resolved_digest, digest) ||
-                     !streq_ptr(c->slot.resolved_image, c->plan->image)) &&
-                    (str_set(&c->slot.resolved_image, c->plan->image) < 0 ||
-                     str_set(&c->slot.resolved_digest, digest) < 0))) {
+    digest = strdup(image->digest);
+    c->pull_bytes = image->unchanged ? 0 : image->compressed_bytes;
+    c->resolve = registry_op_free(c->resolve);
+    if (digest)
+        choose(c, digest);
+    else
         container_fail(c, -ENOMEM, ERROR_INTERNAL, "out of memory");
-        return;
-    }
-    choose(c, digest);
 }
 
 static void on_login(const char *user, const char *password, const Error *err, void *userdata)
@@ -268,23 +312,28 @@ static const RegistryAuth registry_auth = {
     .explain = explain_denial,
 };
 
+/* Only the digest that serves may answer from memory: of any other, platform and size are looked at
+ * before a byte of it is pulled. */
 static void resolve(Container *c)
 {
     auto_(reference_freep) Reference *reference = NULL;
+    auto_(release_freep) Release *serving = NULL;
     auto_error Error err = {0};
     RegistryQuery query;
-    int r;
+    int r = 0;
 
-    r = reference_parse(c->plan->image, &reference, &err);
+    if (c->slot.current)
+        r = release_load(c->resource->context->db, c->plan->name, c->slot.current, &serving, &err);
+    if (r >= 0)
+        r = reference_parse(c->plan->image, &reference, &err);
     if (r < 0) {
         container_finish(c, &err);
         return;
     }
-    query = (RegistryQuery){.reference = reference, .auth = &registry_auth, .auth_userdata = c};
-    /* Only what a release was made of may answer from memory: else platform and size were not
-     * looked at. */
-    if (streq_ptr(c->slot.resolved_image, c->plan->image) && c->slot.current)
-        query.known_digest = c->slot.resolved_digest;
+    query = (RegistryQuery){.reference = reference,
+                            .known_digest = serving ? serving->digest : NULL,
+                            .auth = &registry_auth,
+                            .auth_userdata = c};
     container_show(c, c->slot.current ? c->slot.state : ROLLOUT_RESOLVING);
     r = registry_resolve(c->resource->context->http, c->resource->context->event, &query,
                          on_resolved, c, &c->resolve, &err);
@@ -295,44 +344,50 @@ static void resolve(Container *c)
 /* A release of before, by hand: its own digest, spec and secret versions. */
 static void bring_in_forced(Container *c)
 {
-    auto_free char *id = strdup(c->forced->id);
+    auto_(release_freep) Release *forced = take_ptr(c->forced);
     auto_error Error err = {0};
     int r;
 
-    c->forced = release_free(c->forced);
-    r = id ? container_load_want(c, id, &err) : error_oom(&err);
+    c->pull_bytes = 0;
+    r = container_load_want(c, forced->id, &err);
     if (r == 0)
-        r = error_set(&err, -ENOENT, ERROR_INVALID, "release %s is no longer known", id);
-    if (r < 0) {
+        r = error_set(&err, -ENOENT, ERROR_INVALID, "release %s is no longer known", forced->id);
+    if (r < 0)
         container_finish(c, &err);
-        return;
-    }
-    container_bring_in(c);
+    else
+        container_bring_in(c);
 }
 
-/* 1: with the digest that the tag had when it was last looked up, the plan and the secrets make
- * another release than the one that serves. */
-static int release_differs(const Container *c, Error *err)
+/* --- A dry run ---------------------------------------------------------------------------------
+ */
+
+/* 1: with the digest that serves, the plan and the secrets of today make another release. */
+static int release_differs(const Container *c, const Release *serving, Error *err)
 {
-    ResourceContext *context = c->resource->context;
+    const ResourceContext *context = c->resource->context;
     auto_(release_freep) Release *want = NULL;
     json_auto_t *versions = NULL;
     int r;
 
     r = current_versions(c, &versions, err);
     if (r <= 0)
-        return r < 0 ? r : err ? err->code : -EINPROGRESS;
-    r = release_new(context->plan, c->plan, context->generation, c->slot.resolved_digest, versions,
-                    &want, err);
-    return r < 0 ? r : !streq(want->id, c->slot.current);
+        return r < 0 ? r : -EINPROGRESS;
+    r = release_new(context->plan, c->plan, context->generation, serving->digest, versions, &want,
+                    err);
+    return r < 0 ? r : !streq(want->id, serving->id);
 }
 
 int container_would_change(const Container *c, char **ret, Error *err)
 {
     const Slot *slot = &c->slot;
     bool is_service = c->plan->mode == PLAN_MODE_SERVICE;
-    int r;
+    auto_(release_freep) Release *serving = NULL;
+    int r = 0;
 
+    if (slot->current)
+        r = release_load(c->resource->context->db, c->plan->name, slot->current, &serving, err);
+    if (r < 0)
+        return r;
     if (!slot->current)
         *ret = str_printf("pull and start %s", c->plan->image);
     else if (slot->held_digest)
@@ -341,16 +396,19 @@ int container_would_change(const Container *c, char **ret, Error *err)
         *ret = str_printf("go on with its rollout (%s)", rollout_state_name(slot->state));
     else if (is_service && c->serving.known && !c->serving.running)
         *ret = strdup("start it");
-    else if (!slot->resolved_digest || !streq_ptr(slot->resolved_image, c->plan->image))
+    else if (!serving || !streq(serving->image, c->plan->image))
         *ret = str_printf("look up %s and roll it out", c->plan->image);
     else {
-        r = release_differs(c, err);
+        r = release_differs(c, serving, err);
         if (r <= 0)
             return r;
         *ret = strdup("roll out the changed plan or secrets");
     }
     return *ret ? 1 : error_oom(err);
 }
+
+/* --- The choice --------------------------------------------------------------------------------
+ */
 
 /* What serves, serves. Now: is it what is wanted? */
 void container_decide(Container *c)
@@ -369,11 +427,11 @@ void container_decide(Container *c)
     }
     /* Without its secrets no release can be named: the registry need not be asked. */
     r = current_versions(c, &versions, &err);
-    if (r <= 0) {
-        if (r == 0)
-            container_show(c, c->slot.current ? c->slot.state : ROLLOUT_WAITING);
-        container_finish(c, &err);
+    if (r > 0) {
+        resolve(c);
         return;
     }
-    resolve(c);
+    if (r == 0)
+        container_show(c, c->slot.current ? c->slot.state : ROLLOUT_WAITING);
+    container_finish(c, &err);
 }

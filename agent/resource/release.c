@@ -19,9 +19,12 @@ const char release_schema[] =
     "  quarantined_at INTEGER NOT NULL DEFAULT 0, reason TEXT, "
     "  digest_is_bad INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (container, id)) WITHOUT ROWID;"
     "CREATE TABLE slot (container TEXT PRIMARY KEY, state TEXT NOT NULL, current TEXT, next TEXT, "
-    "  previous TEXT, resolved_image TEXT, resolved_digest TEXT, held_digest TEXT, boot_id TEXT, "
-    "  state_at INTEGER NOT NULL, committed_at INTEGER NOT NULL, downtime INTEGER, "
-    "  tries INTEGER NOT NULL, exit_status INTEGER NOT NULL) WITHOUT ROWID;";
+    "  previous TEXT, held_digest TEXT, boot_id TEXT, state_at INTEGER NOT NULL, "
+    "  committed_at INTEGER NOT NULL, stopped_at INTEGER NOT NULL, downtime INTEGER, "
+    "  deaths INTEGER NOT NULL, exit_status INTEGER NOT NULL, run_again INTEGER NOT NULL) "
+    "WITHOUT ROWID;";
+
+#define QUARANTINES_KEPT 20
 
 static const char *const state_names[ROLLOUT_STATE_MAX] = {
     [ROLLOUT_NEW] = "new",
@@ -198,17 +201,6 @@ int release_unquarantine(Db *db, const char *container, Error *err)
     return r < 0 ? r : (int)db_changes(db);
 }
 
-int release_is_quarantined(Db *db, const char *container, const char *id, const char *digest,
-                           char **ret_reason, Error *err)
-{
-    return db_query_text(
-        db,
-        "SELECT coalesce(reason, 'it failed') FROM release WHERE container = ? AND "
-        "quarantined_at > 0 AND (id = ? OR (digest = ? AND digest_is_bad)) "
-        "ORDER BY quarantined_at DESC LIMIT 1",
-        ret_reason, err, "sss", container, id, digest);
-}
-
 int release_list_quarantined(Db *db, const char *container, json_t **ret, Error *err)
 {
     auto_(db_donep) DbStmt *stmt = NULL;
@@ -218,7 +210,8 @@ int release_list_quarantined(Db *db, const char *container, json_t **ret, Error 
     if (!list)
         return error_oom(err);
     r = db_prepare(db,
-                   "SELECT digest, id, reason, quarantined_at FROM release WHERE container = ? AND "
+                   "SELECT digest, id, reason, quarantined_at, digest_is_bad FROM release "
+                   "WHERE container = ? AND "
                    "quarantined_at > 0 ORDER BY quarantined_at DESC LIMIT 10",
                    &stmt, err);
     if (r < 0)
@@ -229,10 +222,11 @@ int release_list_quarantined(Db *db, const char *container, json_t **ret, Error 
     while ((r = db_step(stmt, err)) > 0) {
         char at[TIME_RFC3339_MAX];
 
-        if (json_array_append_new(list,
-                                  json_pack("{s:s, s:s, s:s?, s:s}", "digest", db_text(stmt, 0),
-                                            "release", db_text(stmt, 1), "reason", db_text(stmt, 2),
-                                            "at", time_format_rfc3339(at, db_i64(stmt, 3)))) < 0)
+        if (json_array_append_new(list, json_pack("{s:s, s:s, s:s?, s:s, s:b}", "digest",
+                                                  db_text(stmt, 0), "release", db_text(stmt, 1),
+                                                  "reason", db_text(stmt, 2), "at",
+                                                  time_format_rfc3339(at, db_i64(stmt, 3)),
+                                                  "digest_is_bad", db_i64(stmt, 4) != 0)) < 0)
             return error_oom(err);
     }
     if (r < 0)
@@ -259,15 +253,16 @@ int release_previous(Db *db, const char *container, const char *current, Release
     return r <= 0 ? r : release_from_row(stmt, ret, err);
 }
 
-int release_trim(Db *db, const char *container, const char *current, const char *next,
-                 unsigned keep, Error *err)
+int release_trim(Db *db, const char *container, const char *current, unsigned keep, Error *err)
 {
     return db_run(
         db,
-        "DELETE FROM release WHERE container = ?1 AND id NOT IN (?2, ?3) AND "
-        "quarantined_at = 0 AND id NOT IN (SELECT id FROM release WHERE container = ?1 AND "
-        "proved_at > 0 ORDER BY proved_at DESC LIMIT ?4)",
-        err, "sssu", container, current ? current : "", next ? next : "", (uint64_t)keep);
+        "DELETE FROM release WHERE container = ?1 AND id <> ?2 "
+        "AND id NOT IN (SELECT id FROM release WHERE container = ?1 AND quarantined_at > 0 "
+        "  ORDER BY quarantined_at DESC LIMIT ?4) "
+        "AND id NOT IN (SELECT id FROM release WHERE container = ?1 AND quarantined_at = 0 AND "
+        "  proved_at > 0 ORDER BY proved_at DESC LIMIT ?3)",
+        err, "ssuu", container, current, (uint64_t)keep, (uint64_t)QUARANTINES_KEPT);
 }
 
 int release_plan(Db *db, const Release *release, Plan **ret, Error *err)
@@ -295,8 +290,6 @@ void slot_done(Slot *slot)
     free(slot->current);
     free(slot->next);
     free(slot->previous);
-    free(slot->resolved_image);
-    free(slot->resolved_digest);
     free(slot->held_digest);
     free(slot->boot_id);
     *slot = (Slot){0};
@@ -309,8 +302,8 @@ int slot_load(Db *db, const char *container, Slot *ret, Error *err)
     int r, found;
 
     r = db_prepare(db,
-                   "SELECT state, current, next, previous, resolved_image, resolved_digest, "
-                   "held_digest, boot_id, state_at, committed_at, downtime, tries, exit_status "
+                   "SELECT state, current, next, previous, held_digest, boot_id, state_at, "
+                   "committed_at, stopped_at, downtime, deaths, exit_status, run_again "
                    "FROM slot WHERE container = ?",
                    &stmt, err);
     if (r < 0)
@@ -322,20 +315,21 @@ int slot_load(Db *db, const char *container, Slot *ret, Error *err)
     if (found < 0)
         return found;
     if (found) {
-        char **const texts[] = {
-            &slot.current,         &slot.next,        &slot.previous, &slot.resolved_image,
-            &slot.resolved_digest, &slot.held_digest, &slot.boot_id};
+        char **const texts[] = {&slot.current, &slot.next, &slot.previous, &slot.held_digest,
+                                &slot.boot_id};
 
         slot.state = state_from_name(db_text(stmt, 0));
         for (size_t i = 0; i < ELEMENTS(texts); i++)
             if (str_set(texts[i], db_text(stmt, (int)i + 1)) < 0)
                 return error_oom(err);
-        slot.state_at = db_u64(stmt, 8);
-        slot.committed_at = db_u64(stmt, 9);
-        if (!db_is_null(stmt, 10))
-            slot.downtime_usec = db_u64(stmt, 10);
-        slot.tries = db_u64(stmt, 11);
-        slot.exit_status = (int)db_i64(stmt, 12);
+        slot.state_at = db_u64(stmt, 6);
+        slot.committed_at = db_u64(stmt, 7);
+        slot.stopped_at = db_u64(stmt, 8);
+        if (!db_is_null(stmt, 9))
+            slot.downtime_usec = db_u64(stmt, 9);
+        slot.deaths = db_u64(stmt, 10);
+        slot.exit_status = (int)db_i64(stmt, 11);
+        slot.run_again = db_i64(stmt, 12) != 0;
     }
     *ret = slot;
     slot = (Slot){0};
@@ -346,16 +340,15 @@ int slot_save(Db *db, const char *container, const Slot *slot, Error *err)
 {
     bool measured = slot->downtime_usec != UINT64_MAX;
 
-    return db_run(
-        db,
-        "INSERT OR REPLACE INTO slot (container, state, current, next, previous, "
-        "resolved_image, resolved_digest, held_digest, boot_id, state_at, committed_at, "
-        "downtime, tries, exit_status) VALUES (?,?,?,?,?,?,?,?,?,?,?, nullif(?, -1), ?,?)",
-        err, "sssssssssuuiui", container, rollout_state_name(slot->state), slot->current,
-        slot->next, slot->previous, slot->resolved_image, slot->resolved_digest, slot->held_digest,
-        slot->boot_id, slot->state_at, slot->committed_at,
-        measured ? (int64_t)slot->downtime_usec : (int64_t)-1, slot->tries,
-        (int64_t)slot->exit_status);
+    return db_run(db,
+                  "INSERT OR REPLACE INTO slot (container, state, current, next, previous, "
+                  "held_digest, boot_id, state_at, committed_at, stopped_at, downtime, deaths, "
+                  "exit_status, run_again) VALUES (?,?,?,?,?,?,?,?,?,?, nullif(?, -1), ?,?,?)",
+                  err, "sssssssuuuiuii", container, rollout_state_name(slot->state), slot->current,
+                  slot->next, slot->previous, slot->held_digest, slot->boot_id, slot->state_at,
+                  slot->committed_at, slot->stopped_at,
+                  measured ? (int64_t)slot->downtime_usec : (int64_t)-1, slot->deaths,
+                  (int64_t)slot->exit_status, (int64_t)slot->run_again);
 }
 
 int slot_delete(Db *db, const char *container, Error *err)

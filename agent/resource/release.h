@@ -48,7 +48,7 @@ typedef struct Release {
     uint64_t created_at, proved_at; /* wall clock; 0: never */
     uint64_t quarantined_at;        /* 0: it is not */
     char *reason;                   /* of the quarantine */
-    bool digest_is_bad; /* the quarantine is the image's: no release may use that digest */
+    bool digest_is_bad;             /* the digest is what changed, and is quarantined, too */
 } Release;
 
 /* Makes the release that this plan wants with that digest. `versions`: of every secret that the
@@ -67,35 +67,33 @@ int release_quarantine(Db *db, const char *container, const char *id, bool diges
                        const char *reason, Error *err) must_check;
 /* `agentctl retry`: lifts every quarantine of the container. Returns how many. */
 int release_unquarantine(Db *db, const char *container, Error *err) must_check;
-/* Why this release may not be rolled out: 1 and *ret_reason (free()), or 0. Looks at the release
- * and at its digest. */
-int release_is_quarantined(Db *db, const char *container, const char *id, const char *digest,
-                           char **ret_reason, Error *err) must_check;
-/* [{"digest", "release", "reason", "at"}], newest first. New reference. */
+/* [{"digest", "release", "reason", "at", "digest_is_bad"}], newest first. New reference. */
 int release_list_quarantined(Db *db, const char *container, json_t **ret, Error *err) must_check;
 /* The release proved last before `current`: what a rollback by hand goes to. 1 found, 0 none. */
 int release_previous(Db *db, const char *container, const char *current, Release **ret, Error *err)
     must_check;
-/* Keeps the rows of the last `keep` proved releases, of `current`, `next` and of quarantines. */
-int release_trim(Db *db, const char *container, const char *current, const char *next,
-                 unsigned keep, Error *err) must_check;
+/* Keeps the rows of `current`, of the last `keep` proved releases and of the latest quarantines. */
+int release_trim(Db *db, const char *container, const char *current, unsigned keep, Error *err)
+    must_check;
 /* The plan that a release was made from. */
 int release_plan(Db *db, const Release *release, Plan **ret, Error *err) must_check;
 
 typedef struct Slot {
     RolloutState state;
-    char *current;  /* release that serves, or NULL */
-    char *next;     /* release that is being brought in, or NULL */
-    char *previous; /* release before `current` */
-    char *resolved_image,
-        *resolved_digest; /* what the registry said last, and for which reference */
-    char *held_digest;    /* update.policy manual: a newer digest that waits for `agentctl apply` */
-    char *boot_id;        /* of the boot in which `state` was entered */
-    uint64_t state_at;    /* wall clock */
+    char *current;     /* release that serves, or NULL */
+    char *next;        /* release that is being brought in, or NULL */
+    char *previous;    /* release before `current` */
+    char *held_digest; /* update.policy manual: a newer digest that waits for `agentctl apply` */
+    char *boot_id;     /* of the boot in which `state` was entered */
+    uint64_t state_at; /* wall clock */
     uint64_t committed_at;  /* wall clock; the settle time counts from here */
+    uint64_t stopped_at;    /* wall clock; when the switch under way stopped what served; 0: it
+                               did not */
     uint64_t downtime_usec; /* of the last switch; UINT64_MAX: never measured */
-    uint64_t tries;         /* of a job: runs of the current release that failed */
+    uint64_t deaths;        /* of `current`: a job's runs that failed, a service's ends since it
+                               was committed */
     int exit_status;        /* of a job's last run; -1: none */
+    bool run_again;         /* a job that ended without being done: its end is accounted for */
 } Slot;
 
 int slot_load(Db *db, const char *container, Slot *ret, Error *err) must_check;

@@ -127,6 +127,7 @@ struct ResourceContext {
     bool first_boot;         /* no generation was ever applied on this instance */
     const Plan *plan;        /* in force; valid as long as its resources are */
     uint64_t generation;     /* of that plan: its document is in table `generation` of state.db */
+    unsigned engine_outages; /* so far: who watches a container tells its death from the engine's */
     bool draining;           /* preempted or going down: nothing new is begun */
     bool dry_run; /* check() is asked what an apply would change, not what is worth a look */
     const ResourceHost *host;

@@ -135,6 +135,10 @@ static SwitchStep goal_prepare(const Cast *cast)
 
     if (step.verb != SWITCH_DONE)
         return step;
+    /* One that ran before (the tag moved back to what was replaced) would not be proved from its
+     * first start on. */
+    if (cast->new_ && !cast->new_->never_started)
+        return take_away(cast->new_);
     if (!cast->new_) {
         step = (SwitchStep){.verb = SWITCH_CREATE};
         (void)snprintf(step.new_name, sizeof(step.new_name), "%s", cast->next_name);
@@ -169,20 +173,20 @@ static SwitchStep goal_forward(const Cast *cast)
     return done;
 }
 
-/* The new one stops before the old one starts: they may want the same port. It is removed last: its
- * end may still be looked at. */
+/* Names first here, too. The new one stops before the old one starts: they may want the same port.
+ * It is removed last: its end may still be looked at. */
 static SwitchStep goal_back(const Cast *cast)
 {
     const SlotContainer *old = cast->old, *new_ = cast->new_;
 
     if (!old)
         return lost;
-    if (new_ && new_->running)
-        return act(SWITCH_STOP, new_);
     if (new_ && streq(new_->name, cast->query->name))
         return move_to(cast, new_, cast->next_name);
     if (!streq(old->name, cast->query->name))
         return move_to(cast, old, cast->query->name);
+    if (new_ && new_->running)
+        return act(SWITCH_STOP, new_);
     if (!old->running)
         return act(SWITCH_START, old);
     if (new_)
@@ -202,6 +206,14 @@ static SwitchStep goal_settle(const Cast *cast)
     return done;
 }
 
+static SwitchStep goal_stopped(const Cast *cast)
+{
+    for (size_t i = 0; i < cast->n; i++)
+        if (cast->all[i].running)
+            return act(SWITCH_STOP, cast->all + i);
+    return done;
+}
+
 static SwitchStep goal_gone(const Cast *cast)
 {
     return cast->n > 0 ? take_away(cast->all) : done;
@@ -210,7 +222,7 @@ static SwitchStep goal_gone(const Cast *cast)
 static SwitchStep (*const goals[])(const Cast *) = {
     [SWITCH_RUN] = goal_run,         [SWITCH_PREPARE] = goal_prepare, [SWITCH_BESIDE] = goal_beside,
     [SWITCH_FORWARD] = goal_forward, [SWITCH_BACK] = goal_back,       [SWITCH_SETTLE] = goal_settle,
-    [SWITCH_GONE] = goal_gone,
+    [SWITCH_STOPPED] = goal_stopped, [SWITCH_GONE] = goal_gone,
 };
 
 SwitchStep switch_next(const SwitchQuery *query, const SlotContainer *containers, size_t n)

@@ -23,13 +23,14 @@ typedef struct SlotContainer {
 } SlotContainer;
 
 typedef enum SwitchGoal {
-    SWITCH_RUN,     /* `current` is NAME and runs; nothing else of the slot is touched */
-    SWITCH_PREPARE, /* `next` exists, not started; leftovers are gone; `current` is untouched */
+    SWITCH_RUN,     /* `current` is NAME and runs; who else has that name goes */
+    SWITCH_PREPARE, /* `next` exists, never started; leftovers are gone; `current` is untouched */
     SWITCH_BESIDE,  /* `next` runs, as NAME.next; `current` is untouched */
     SWITCH_FORWARD, /* `next` is NAME and was started; `current` is NAME.previous and stopped */
     SWITCH_BACK,    /* `current` is NAME and runs; `next` is gone */
     SWITCH_SETTLE,  /* all but `next` is gone */
-    SWITCH_GONE,    /* the whole slot is */
+    SWITCH_STOPPED, /* nothing of the slot runs */
+    SWITCH_GONE,    /* nothing of it is there */
 } SwitchGoal;
 
 typedef enum SwitchVerb {
@@ -53,7 +54,7 @@ typedef struct SwitchQuery {
     const char *name; /* of the slot */
     const char
         *current;     /* release that serves; NULL: none. Without it the one named NAME is taken */
-    const char *next; /* release to bring in; NULL for RUN and GONE */
+    const char *next; /* release to bring in; NULL for RUN, STOPPED and GONE */
     bool start_again; /* FORWARD: also start a `next` that has run before: the machine was rebooted
                          in between */
 } SwitchQuery;

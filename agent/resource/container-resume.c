@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Where were we? The record says which step was announced last, the engine what is there: from both
+ * it goes on, or back. At rest that means: what serves, runs; then the tag is looked at. */
+#include <errno.h>
+
+#include "agent/base/str.h"
+#include "agent/base/time.h"
+#include "agent/resource/container-internal.h"
+
+bool container_machine_was_rebooted(const Container *c)
+{
+    char boot_id[BOOT_ID_SIZE];
+
+    return boot_id_read(boot_id, NULL) < 0 || !streq_ptr(c->slot.boot_id, boot_id);
+}
+
+/* --- What serves, runs ----------------------------------------------------------------------- */
+
+static void run_it(Container *c)
+{
+    container_switch(c, SWITCH_RUN, false, c->running, container_decide);
+}
+
+static void publish_and_run(Container *c)
+{
+    auto_error Error err = {0};
+
+    if (container_publish_secrets(c, &err) < 0) {
+        container_finish(c, &err);
+        return;
+    }
+    run_it(c);
+}
+
+/* One with secret files waits for them and says so; where waiting is in vain (the version was
+ * destroyed), the plan may already want another. */
+static void files_are_missing(Container *c, Error *err)
+{
+    if (!error_is_transient(err)) {
+        container_decide(c);
+        return;
+    }
+    container_show(c, ROLLOUT_WAITING);
+    {
+        auto_error Error waits = {0};
+
+        (void)error_set(&waits, -EINPROGRESS, ERROR_TEMPORARY,
+                        "waits for its secret files before it is started: %s", error_text(err));
+        (void)error_remedy(&waits, waits.code, "%s", err->remedy ? err->remedy : "agentctl doctor");
+        container_finish(c, &waits);
+    }
+}
+
+void container_run_current(Container *c, ContainerStep then)
+{
+    const SlotContainer *view = container_view(c, c->slot.current);
+
+    c->running = then;
+    /* One that nobody describes any more (adopted, or by a plan of another version of ours) is
+     * started as it stands. */
+    if ((view && view->running) || container_load_want(c, c->slot.current, NULL) <= 0)
+        run_it(c);
+    else
+        container_fetch_secrets(c, /* files_only= */ true, publish_and_run, files_are_missing);
+}
+
+static void keep_running(Container *c)
+{
+    if (c->slot.current && container_view(c, c->slot.current))
+        container_run_current(c, container_decide);
+    else
+        container_decide(c);
+}
+
+/* A rollback by hand had not come to its switch yet. */
+static void resume_by_hand(Container *c)
+{
+    auto_(release_freep) Release *current = NULL, *next = NULL;
+    Db *db = c->resource->context->db;
+
+    if (c->forced || !c->slot.current || !c->slot.next)
+        return;
+    if (release_load(db, c->plan->name, c->slot.current, &current, NULL) > 0 &&
+        release_load(db, c->plan->name, c->slot.next, &next, NULL) > 0 &&
+        current->quarantined_at > 0 && next->proved_at > 0)
+        c->forced = take_ptr(next);
+}
+
+/* --- A rollout that was under way ------------------------------------------------------------ */
+
+/* The plan that asked for it was replaced by one that wants something else, and there is a way
+ * back. A release that was proved before is brought in by hand and stands. */
+static int is_superseded(Container *c, Error *err)
+{
+    if (!c->slot.current || streq(c->slot.current, c->slot.next) || c->want->proved_at > 0)
+        return 0;
+    return container_want_is_outdated(c, err);
+}
+
+/* Killed between stop and start: the outage began when the switch did, at the earliest. */
+static void guess_outage(Container *c)
+{
+    const SlotContainer *old = c->slot.current ? container_view(c, c->slot.current) : NULL;
+
+    if (c->slot.state == ROLLOUT_SWITCHING && c->slot.stopped_at == 0 && old && !old->running)
+        c->slot.stopped_at = c->slot.state_at;
+}
+
+static void resume_rollout(Container *c)
+{
+    bool rebooted = container_machine_was_rebooted(c);
+    auto_error Error err = {0};
+    int r;
+
+    r = c->slot.next ? container_load_want(c, c->slot.next, &err) : 0;
+    if (r == 0) {
+        keep_running(c);
+        return;
+    }
+    if (r > 0)
+        r = is_superseded(c, &err);
+    if (r < 0) {
+        container_finish(c, &err);
+        return;
+    }
+    guess_outage(c);
+    /* Tag, plan and secrets may have moved since: they are looked at when this is over. */
+    c->due = c->again = true;
+    if (r > 0) {
+        if (container_enter(c, ROLLOUT_ROLLING_BACK) >= 0)
+            container_continue_back(c);
+        return;
+    }
+    container_go_forward(c, /* start_again= */ rebooted);
+}
+
+/* --- Committed, and what went wrong then ------------------------------------------------------ */
+
+/* What serves becomes what is taken out, and the release before it what serves. */
+static void turn_back(Container *c, const char *reason)
+{
+    auto_error Error err = {0};
+
+    timer_cancel(c->settle_timer);
+    free(c->slot.next);
+    c->slot.next = take_ptr(c->slot.current);
+    c->slot.current = take_ptr(c->slot.previous);
+    c->slot.stopped_at = 0;
+    c->outage_began = 0;
+    if (container_load_want(c, c->slot.next, &err) < 0) {
+        container_finish(c, &err);
+        return;
+    }
+    container_go_back(c, reason);
+}
+
+static char *crash_loop_reason(const Container *c)
+{
+    char span[TIME_SPAN_MAX];
+
+    return str_printf(
+        "crash loop: it ended %ju times within %s of its rollout%s", (uintmax_t)c->slot.deaths,
+        time_format_span(span, now_realtime_usec() - c->slot.committed_at),
+        c->out_of_memory ? ", and was killed for using more than its memory limit" : "");
+}
+
+static void resume_committed(Container *c)
+{
+    const SlotContainer *view = c->slot.current ? container_view(c, c->slot.current) : NULL;
+    auto_free char *reason = take_ptr(c->complaint);
+
+    if (!reason && c->slot.deaths >= CONTAINER_CRASH_LOOP_DEATHS)
+        reason = crash_loop_reason(c);
+    if (reason)
+        turn_back(c, reason);
+    else if (!timer_is_set(c->settle_timer) && view && view->running)
+        container_settle(c);
+    else
+        keep_running(c);
+}
+
+/* It has no way back, or was to be left as it is. After a reboot nobody but us starts it. */
+static void resume_failed(Container *c)
+{
+    auto_error Error err = {0};
+    int r = 0;
+
+    if (c->plan->mode == PLAN_MODE_SERVICE && container_machine_was_rebooted(c) && c->slot.next &&
+        container_view(c, c->slot.next))
+        r = container_load_want(c, c->slot.next, &err);
+    if (r < 0)
+        container_finish(c, &err);
+    else if (r > 0)
+        container_go_forward(c, /* start_again= */ true);
+    else
+        container_decide(c);
+}
+
+/* --- All of it ------------------------------------------------------------------------------- */
+
+/* No record, but a container of ours with that name: state.db was lost, or this machine was cloned.
+ * It serves; whether it is what the plan wants, its label tells. */
+static int adopt(Container *c)
+{
+    for (size_t i = 0; i < c->n_views; i++) {
+        const SlotContainer *view = &c->views[i];
+
+        if (!streq(view->name, c->plan->name) || str_is_empty(view->release))
+            continue;
+        if (str_set(&c->slot.current, view->release) < 0) {
+            container_fail(c, -ENOMEM, ERROR_INTERNAL, "out of memory");
+            return -ENOMEM;
+        }
+        log_info("container %s: adopted as it stands, release %s", c->plan->name, view->release);
+        if (c->plan->mode == PLAN_MODE_JOB)
+            return container_enter(c, ROLLOUT_COMMITTED);
+    }
+    return 0;
+}
+
+void container_resume(Container *c)
+{
+    container_look_at_serving(c);
+    if (c->slot.state == ROLLOUT_NEW && !c->slot.current && adopt(c) < 0)
+        return;
+    switch (c->slot.state) {
+    case ROLLOUT_SWITCHING:
+    case ROLLOUT_PROVING:
+        resume_rollout(c);
+        return;
+    case ROLLOUT_ROLLING_BACK:
+        container_continue_back(c);
+        return;
+    case ROLLOUT_COMMITTED:
+        if (c->plan->mode == PLAN_MODE_JOB)
+            container_resume_job(c);
+        else
+            resume_committed(c);
+        return;
+    case ROLLOUT_FAILED:
+        resume_failed(c);
+        return;
+    case ROLLOUT_DONE:
+        container_job_is_done(c);
+        return;
+    case ROLLOUT_PULLING:
+    case ROLLOUT_STAGED:
+        resume_by_hand(c);
+        /* fall through */
+    case ROLLOUT_NEW:
+    case ROLLOUT_RESOLVING:
+    case ROLLOUT_SETTLED:
+    case ROLLOUT_ROLLED_BACK:
+    case ROLLOUT_WAITING:
+        if (c->plan->mode == PLAN_MODE_JOB)
+            container_resume_job(c);
+        else
+            keep_running(c);
+        return;
+    case ROLLOUT_STATE_MAX:
+        break;
+    }
+    container_fail(c, -EINVAL, ERROR_INTERNAL, "its recorded state is none of ours");
+}

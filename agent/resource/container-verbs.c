@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What comes from outside: the engine's events, a person's verbs, the end of the machine. All of it
+ * only marks the container and asks for a look; the rollout goes on from there. */
+#include <errno.h>
+
+#include "agent/base/str.h"
+#include "agent/base/time.h"
+#include "agent/resource/container-internal.h"
+
+void container_look(Resource *resource)
+{
+    Container *c = container_of_resource(resource);
+
+    c->due = true;
+    if (c->working)
+        c->again = true;
+    else
+        resource_wants_attention(resource);
+}
+
+/* --- The engine ------------------------------------------------------------------------------ */
+
+static bool is_of_release(const EngineEvent *event, const char *release)
+{
+    for (size_t i = 0; release && i < event->n_attributes; i++)
+        if (streq(event->attributes[i].name, LABEL_RELEASE))
+            return streq(event->attributes[i].value, release);
+    return false;
+}
+
+static void count_death(Container *c)
+{
+    auto_error Error err = {0};
+
+    if (c->slot.state != ROLLOUT_COMMITTED || c->plan->mode != PLAN_MODE_SERVICE || c->restarting)
+        return;
+    c->slot.deaths++;
+    if (!c->working && slot_save(c->resource->context->db, c->plan->name, &c->slot, &err) < 0)
+        log_failure(LOG_LEVEL_WARNING, NULL, &err, "its deaths are counted in memory only");
+}
+
+static bool is_switching(const Container *c)
+{
+    return c->slot.state == ROLLOUT_SWITCHING || c->slot.state == ROLLOUT_PROVING ||
+           c->slot.state == ROLLOUT_ROLLING_BACK;
+}
+
+void container_on_engine_event(Resource *resource, const EngineEvent *event)
+{
+    Container *c = container_of_resource(resource);
+
+    if (!c->resource || c->draining)
+        return;
+    if (c->probe)
+        health_probe_look(c->probe);
+    if (!is_of_release(event, c->slot.current) || is_switching(c))
+        return;
+    switch (event->kind) {
+    case ENGINE_EVENT_OOM:
+        c->out_of_memory = true;
+        break;
+    case ENGINE_EVENT_DIE:
+        count_death(c);
+        container_look(resource);
+        break;
+    case ENGINE_EVENT_DESTROY:
+        container_look(resource);
+        break;
+    case ENGINE_EVENT_CREATE:
+    case ENGINE_EVENT_START:
+    case ENGINE_EVENT_HEALTHY:
+    case ENGINE_EVENT_UNHEALTHY:
+    case ENGINE_EVENT_RENAME:
+    case ENGINE_EVENT_OTHER:
+        break;
+    }
+    container_look_at_serving(c); /* finds one that turned unhealthy, too */
+}
+
+/* --- Verbs ----------------------------------------------------------------------------------- */
+
+static int prepare_verb(Resource *resource, Error *err)
+{
+    const Container *c = container_of_resource(resource);
+    int r;
+
+    r = container_prepare(resource, err);
+    if (r < 0)
+        return r;
+    if (c->working)
+        return error_set(err, -EBUSY, ERROR_TEMPORARY,
+                         "container %s is at work (%s); try again when it is done", resource->name,
+                         rollout_state_name(c->shown));
+    return 0;
+}
+
+/* A job's next start is a new run, with all its tries. */
+static int begin_job_anew(Container *c, Error *err)
+{
+    c->slot.state = ROLLOUT_COMMITTED;
+    c->slot.deaths = 0;
+    c->slot.exit_status = -1;
+    c->slot.run_again = true;
+    return slot_save(c->resource->context->db, c->plan->name, &c->slot, err);
+}
+
+int container_restart(Resource *resource, Error *err)
+{
+    Container *c = container_of_resource(resource);
+    int r;
+
+    r = prepare_verb(resource, err);
+    if (r < 0)
+        return r;
+    if (!c->slot.current)
+        return error_set(err, -ENOENT, ERROR_INVALID, "container %s has no release that ran yet",
+                         resource->name);
+    if (c->plan->mode == PLAN_MODE_JOB) {
+        r = begin_job_anew(c, err);
+        if (r < 0)
+            return r;
+    }
+    c->restarting = true;
+    resource_wants_attention(resource);
+    return 1;
+}
+
+int container_rollback(Resource *resource, Error *err)
+{
+    Container *c = container_of_resource(resource);
+    auto_(release_freep) Release *previous = NULL;
+    Db *db = resource->context->db;
+    int r;
+
+    r = prepare_verb(resource, err);
+    if (r < 0)
+        return r;
+    r = c->slot.current ? release_previous(db, resource->name, c->slot.current, &previous, err) : 0;
+    if (r < 0)
+        return r;
+    if (r == 0)
+        return error_set(err, -ENOENT, ERROR_INVALID,
+                         "container %s has no earlier release that was proved", resource->name);
+    r = release_quarantine(db, resource->name, c->slot.current, false, "rolled back by hand", err);
+    if (r < 0)
+        return r;
+    release_free(c->forced);
+    c->forced = take_ptr(previous);
+    container_look(resource);
+    return 1;
+}
+
+int container_retry(Resource *resource, Error *err)
+{
+    Container *c = container_of_resource(resource);
+    int r, lifted;
+
+    r = container_prepare(resource, err);
+    if (r < 0)
+        return r;
+    lifted = release_unquarantine(resource->context->db, resource->name, err);
+    if (lifted < 0)
+        return lifted;
+    if (c->plan->mode == PLAN_MODE_JOB && c->slot.state == ROLLOUT_FAILED && !c->working) {
+        r = begin_job_anew(c, err);
+        if (r < 0)
+            return r;
+    }
+    container_look(resource);
+    return lifted;
+}
+
+void container_approve(Resource *resource)
+{
+    container_of_resource(resource)->approved = true;
+    container_look(resource);
+}
+
+bool container_is_ready(const Resource *resource)
+{
+    const Container *c = container_of_resource(resource);
+
+    if (c->plan->mode == PLAN_MODE_JOB)
+        return true;
+    return c->slot.current && c->slot.state != ROLLOUT_FAILED && !c->draining && c->serving.known &&
+           c->serving.running && c->serving.health != ENGINE_HEALTH_UNHEALTHY;
+}
+
+/* --- Going down ------------------------------------------------------------------------------ */
+
+static void drained(Container *c)
+{
+    c->op = engine_op_free(c->op);
+    c->drained = true;
+    resource_changed(c->resource);
+}
+
+static void on_drained(EngineOp *op, const EngineReply *reply, const Error *err, void *userdata)
+{
+    Container *c = userdata;
+
+    if (err && err->code != -ENOENT)
+        log_failure(LOG_LEVEL_WARNING, NULL, err, "it is left to the engine to stop it");
+    drained(c);
+}
+
+/* A job that is stopped now has not come to its end, whatever it exits with. Recorded first. */
+static int mark_interrupted(Container *c, Error *err)
+{
+    if (c->plan->mode != PLAN_MODE_JOB || c->slot.state != ROLLOUT_COMMITTED)
+        return 0;
+    c->slot.run_again = true;
+    return slot_save(c->resource->context->db, c->plan->name, &c->slot, err);
+}
+
+void container_drain(Resource *resource, uint64_t budget_usec)
+{
+    Container *c = container_of_resource(resource);
+    auto_error Error err = {0};
+    int r;
+
+    if (c->draining)
+        return;
+    c->draining = true;
+    r = container_prepare(resource, &err);
+    if (r >= 0) {
+        container_cancel_operations(c);
+        c->working = false;
+        timer_cancel(c->check_timer);
+        timer_cancel(c->settle_timer);
+        r = mark_interrupted(c, &err);
+        if (r < 0)
+            log_failure(LOG_LEVEL_WARNING, NULL, &err, "the job may count as ended");
+        error_done(&err);
+        r = engine_stop_container(resource->context->engine, resource->name,
+                                  MIN_OF(c->plan->stop_timeout_usec, budget_usec), on_drained, c,
+                                  &c->op, &err);
+    }
+    if (r < 0) {
+        log_failure(LOG_LEVEL_WARNING, NULL, &err, "it is left to the engine to stop it");
+        c->drained = true;
+    }
+}
+
+bool container_is_drained(const Resource *resource)
+{
+    return container_of_resource(resource)->drained;
+}
