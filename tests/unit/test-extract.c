@@ -381,8 +381,8 @@ static void unequal_arrays_are_refused(void **state)
         "\"open\":[1,2],\"high\":[2,3],\"low\":[1,2],\"volume\":[5,6]",
         "\"open\":[1,2,3],\"high\":[2,3],\"low\":[1,2],\"close\":[2,3],\"volume\":[5,6]",
         "\"open\":{},\"high\":[2,3],\"low\":[1,2],\"close\":[2,3],\"volume\":[5,6]",
-        "\"open\":[1,2],\"open\":[1,2],\"high\":[2,3],\"low\":[1,2],\"close\":[2,3],\"volume\":[5,"
-        "6]",
+        ("\"open\":[1,2],\"open\":[1,2],\"high\":[2,3],\"low\":[1,2],\"close\":[2,3],\"volume\":[5,"
+         "6]"),
     };
 
     for (size_t i = 0; i < ELEMENTS(columns); i++) {
@@ -653,8 +653,8 @@ static void bombs_and_entities_are_refused_unread(void **state)
         "<?xml version=\"1.0\"?><!DOCTYPE l [<!ENTITY a \"x\"><!ENTITY b \"&a;&a;&a;&a;\"><!ENTITY "
         "c \"&b;&b;&b;&b;\">]>"
         "<protocol><chartdata symbol=\"&c;\"/></protocol>",
-        "<?xml version=\"1.0\"?><!DOCTYPE p [<!ENTITY x SYSTEM "
-        "\"file:///etc/passwd\">]><protocol>&x;</protocol>",
+        ("<?xml version=\"1.0\"?><!DOCTYPE p [<!ENTITY x SYSTEM "
+         "\"file:///etc/passwd\">]><protocol>&x;</protocol>"),
         "<?xml version=\"1.0\"?><!DOCTYPE p SYSTEM \"http://127.0.0.1:1/x.dtd\"><protocol/>",
     };
 
