@@ -30,7 +30,7 @@ enum {
 static const char usage_text[] =
     "usage: crawlerd recipe list [--json]\n"
     "       crawlerd recipe show NAME_OR_FILE\n"
-    "       crawlerd recipe schema\n"
+    "       crawlerd recipe schema|manual\n"
     "       crawlerd recipe test NAME_OR_FILE --reply BODY [--status N]\n"
     "                [--content-type TYPE] [--symbol SYMBOL] [--interval INTERVAL]\n"
     "                [--now TIME]\n"
@@ -145,6 +145,16 @@ static int schema(void)
     if (!text)
         return EXIT_TROUBLE;
     (void)puts(text);
+    return EXIT_FINE;
+}
+
+static int manual(void)
+{
+    auto_buf Buf text = BUF_INIT(1024 * 1024);
+
+    if (recipe_manual(&text) < 0)
+        return EXIT_TROUBLE;
+    (void)fputs(buf_str(&text), stdout);
     return EXIT_FINE;
 }
 
@@ -354,6 +364,8 @@ int verb_recipe(int argc, char **argv)
         return show(argv[2]);
     if (streq(argv[1], "schema") && argc == 2)
         return schema();
+    if (streq(argv[1], "manual") && argc == 2)
+        return manual();
     if (streq(argv[1], "test"))
         return test(argc - 1, argv + 1);
     return usage(NULL);

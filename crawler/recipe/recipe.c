@@ -430,6 +430,11 @@ json_t *recipe_schema(void)
     return fields_schema(recipe_fields);
 }
 
+int recipe_manual(Buf *ret)
+{
+    return fields_manual(recipe_fields, "", ret);
+}
+
 const RecipeInterval *recipe_interval(const Recipe *recipe, const char *interval)
 {
     FOREACH_ITEM (RecipeInterval, i, recipe->intervals)

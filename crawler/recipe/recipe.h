@@ -271,6 +271,8 @@ int recipe_list(char ***ret_names, Error *err) must_check;
 int recipe_read(const char *name, Buf *ret, char **ret_file, Error *err) must_check;
 /* JSON Schema of a recipe; new reference. */
 json_t *recipe_schema(void);
+/* The reference of a recipe for its manual page, in man(7) markup. */
+int recipe_manual(Buf *ret) must_check;
 
 /* XPath is judged by libxml2, which belongs to extract: extract_init() sets this. NULL when fine,
  * else what is wrong. */
