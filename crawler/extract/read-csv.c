@@ -133,8 +133,6 @@ static int read_heading(Csv *csv, const RecipeTable *table, int columns[static C
     r = read_line(csv);
     if (r <= 0)
         return r;
-    for (size_t i = 0; i < CELLS_MAX; i++)
-        columns[i] = -1;
     FOREACH_ITEM (RecipeColumn, column, table->columns)
         for (size_t i = 0; column->path && i < csv->n; i++)
             if (is_heading(column->path, &csv->cells[i]))
@@ -147,6 +145,8 @@ static int read_rows(Csv *csv)
     const RecipeTable *table = document_table(csv->doc, 0);
     int columns[CELLS_MAX], r;
 
+    for (size_t i = 0; i < CELLS_MAX; i++)
+        columns[i] = -1;
     r = read_heading(csv, table, columns);
     if (r <= 0)
         return r;

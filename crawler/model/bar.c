@@ -163,9 +163,14 @@ static int row_order(const Row *a, const Row *b)
     return 0;
 }
 
-static int compare_pointers(const void *a, const void *b)
+/* What is sorted: rows are large. */
+typedef struct RowRef {
+    const Row *row;
+} RowRef;
+
+static int compare_refs(const void *a, const void *b)
 {
-    const Row *x = *(const Row *const *)a, *y = *(const Row *const *)b;
+    const Row *x = ((const RowRef *)a)->row, *y = ((const RowRef *)b)->row;
     int order = row_order(x, y);
 
     return order != 0 ? order : x < y ? -1 : 1; /* stable */
@@ -173,7 +178,7 @@ static int compare_pointers(const void *a, const void *b)
 
 int row_set_sort(RowSet *set)
 {
-    auto_free const Row **order = NULL;
+    auto_free RowRef *order = NULL;
     Row *sorted;
     size_t i;
 
@@ -190,10 +195,10 @@ int row_set_sort(RowSet *set)
         return -ENOMEM;
     }
     for (i = 0; i < set->n; i++)
-        order[i] = &set->rows[i];
-    qsort(order, set->n, sizeof(*order), compare_pointers);
+        order[i].row = &set->rows[i];
+    qsort(order, set->n, sizeof(*order), compare_refs);
     for (i = 0; i < set->n; i++)
-        sorted[i] = *order[i];
+        sorted[i] = *order[i].row;
     free(set->rows);
     set->rows = sorted;
     set->n_allocated = set->n;

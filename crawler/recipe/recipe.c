@@ -581,6 +581,7 @@ int recipe_load(const char *name, Recipe **ret, Error *err)
     r = recipe_compile(buf_str(&text), text.size, file, &recipe, NULL, err);
     if (r < 0)
         return r;
+    assert(recipe);
     if (!is_path && !streq(recipe->name, name))
         return error_set(err, -EINVAL, ERROR_INVALID,
                          "%s: it is called \"%s\"; file and name must agree", file, recipe->name);
