@@ -13,7 +13,6 @@
 #define ENGINE_CHANGE_TIMEOUT_USEC (2 * MINUTE)  /* create, start: a small VM's disk is slow */
 #define ENGINE_REMOVE_TIMEOUT_USEC (10 * MINUTE) /* deleting layers is slower */
 #define ENGINE_LIST_BODY_MAX       (32U << 20)
-#define ENGINE_PATH_MAX            4096
 
 struct Engine {
     HttpClient *http;
