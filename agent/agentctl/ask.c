@@ -32,6 +32,12 @@ void ask_explain(const Peer *peer, Error *err)
 
 int ask(const Peer *peer, const char *method, const char *const *args, json_t **ret, Error *err)
 {
+    return ask_for(peer, method, args, BUS_CALL_TIMEOUT_USEC, ret, err);
+}
+
+int ask_for(const Peer *peer, const char *method, const char *const *args, uint64_t timeout_usec,
+            json_t **ret, Error *err)
+{
     auto_(sd_bus_flush_close_unrefp) sd_bus *bus = NULL;
     auto_free char *text = NULL;
     auto_error Error failure = {0};
@@ -39,8 +45,8 @@ int ask(const Peer *peer, const char *method, const char *const *args, json_t **
 
     r = bus_open(NULL, &bus, &failure);
     if (r >= 0)
-        r = bus_call_text(bus, peer->name, peer->path, peer->interface, method, args,
-                          BUS_CALL_TIMEOUT_USEC, &text, &failure);
+        r = bus_call_text(bus, peer->name, peer->path, peer->interface, method, args, timeout_usec,
+                          &text, &failure);
     if (r < 0) {
         ask_explain(peer, &failure);
         return error_move(err, &failure);

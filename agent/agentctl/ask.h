@@ -6,6 +6,7 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "agent/base/error.h"
 
@@ -16,6 +17,9 @@ extern const Peer peer_agent, peer_crawler;
  * command that shows why. */
 int ask(const Peer *peer, const char *method, const char *const *args, json_t **ret, Error *err)
     must_check;
+/* The same of a method whose answer may take that long. */
+int ask_for(const Peer *peer, const char *method, const char *const *args, uint64_t timeout_usec,
+            json_t **ret, Error *err) must_check;
 /* Puts on the error of a daemon that did not answer where to look. */
 void ask_explain(const Peer *peer, Error *err);
 

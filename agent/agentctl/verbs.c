@@ -57,6 +57,14 @@ const Verb verbs[] = {
      .operands = "NAME", .min = 1, .max = 1,
      .help = "lift a container's quarantine and try at once",
      .manual = JSON_OF_A_CHANGE},
+    {.name = "cleanup", .run = verb_cleanup, .options = cleanup_options,
+     .operands = "",
+     .help = "remove images that nothing needs, and say how much it freed",
+     .manual = "What a container uses, what serves, what a rollback goes to and what came lately stays, and so does what "
+               "others brought unless the plan says \"scope\": \"all\". With --dry-run, which everybody may ask, nothing "
+               "is removed. JSON: {\"dry_run\": bool, \"disk\": string, \"disk_used_percent\", \"removed\", \"freed_bytes\": "
+               "integer, \"containers\": [{\"id\", \"name\"}], \"images\": [{\"id\", \"names\", \"size_bytes\", "
+               "\"last_used_at\", \"action\": \"remove\" | \"keep\", \"why\", \"message\"}]}."},
     {.name = "secrets", .run = verb_secrets, .options = secrets_options,
      .operands = "",
      .help = "show names, versions and ages of the secrets",

@@ -8,7 +8,7 @@ import tarfile
 import time
 
 from rig import image
-from rig.process import run, wait_for
+from rig.process import wait_for
 
 MIN_AGE = 3
 
@@ -23,15 +23,14 @@ def boot(machine, **images):
     return digest
 
 
-def call(machine, method):
-    done = run(["busctl", f"--address={machine.servers.bus.address}", "--json=short", "--timeout=60", "call",
-                "io.mervis.Agent1", "/io/mervis/Agent1", "io.mervis.Agent1", method])
-    return json.loads(json.loads(done.stdout)["data"][0])
+def cleanup(machine, *options):
+    done = machine.agentctl("cleanup", "--json", *options, check=True, timeout=60)
+    return json.loads(done.stdout)
 
 
 def aged(machine):
     """What is there was seen, and is old enough."""
-    call(machine, "CleanupDryRun")
+    cleanup(machine, "--dry-run")
     time.sleep(MIN_AGE + 0.5)
 
 
@@ -86,7 +85,7 @@ def test_a_machine_full_of_zombies_is_cleaned_as_predicted(machine):
     zombie(machine, "mervis.stale", old[1])
     aged(machine)
 
-    predicted = call(machine, "CleanupDryRun")
+    predicted = cleanup(machine, "--dry-run")
     assert predicted["dry_run"] and predicted["removed"] == 0 and predicted["freed_bytes"] == 0
     to_go = [one["id"] for one in predicted["images"] if one["action"] == "remove"]
     assert set(to_go) == set(old[1:] + lost), predicted
@@ -96,7 +95,10 @@ def test_a_machine_full_of_zombies_is_cleaned_as_predicted(machine):
     before, free_before = ids(machine), free_bytes(machine)
     assert before == keep | set(old) | set(foreign) | set(lost), "a dry run removes nothing"
 
-    done = call(machine, "Cleanup")
+    shown = machine.agentctl("cleanup", "--dry-run").stdout
+    assert f"{len(to_go)} images would be removed, with 1 stopped container" in shown and "foreign" in shown, shown
+    assert all(len(line) <= 80 for line in shown.splitlines()), shown
+    done = cleanup(machine)
     assert done["removed"] == len(to_go), done
     assert ids(machine) == before - set(to_go)
     assert machine.engine.inspect("mervis.stale") is None and machine.engine.inspect("theirs-stopped")
@@ -106,8 +108,9 @@ def test_a_machine_full_of_zombies_is_cleaned_as_predicted(machine):
     assert images["removed"] >= len(to_go) and images["freed_bytes"] >= done["freed_bytes"]
     assert images["last_run_at"] and 0 < images["disk_used_percent"] <= 100
     assert machine.page()["version"] == "1"
-    again = call(machine, "Cleanup")
+    again = cleanup(machine)
     assert again["removed"] == 0 and not again["containers"]
+    assert machine.agentctl("cleanup").stdout.startswith("0 images removed, 0 B freed; the disk under ")
 
 
 def test_the_previous_release_is_kept_and_the_one_before_goes_by_itself(machine):
@@ -121,7 +124,7 @@ def test_the_previous_release_is_kept_and_the_one_before_goes_by_itself(machine)
     def here():
         return {ref.partition("@")[2] for one in machine.engine.images() for ref in one["RepoDigests"] or []}
     aged(machine)
-    call(machine, "Cleanup")
+    cleanup(machine)
     wait_for("removal of the first", lambda: digests[0] not in here(), 20)
     assert digests[1] in here() and digests[2] in here()
     events = machine.status()["events"]
@@ -132,9 +135,8 @@ def test_a_cleanup_of_an_engine_that_is_away_fails_and_is_tried_again(machine):
     boot(machine)
     machine.engine.kill()
     try:
-        done = run(["busctl", f"--address={machine.servers.bus.address}", "call", "io.mervis.Agent1",
-                    "/io/mervis/Agent1", "io.mervis.Agent1", "CleanupDryRun"], check=False)
+        done = machine.agentctl("cleanup", "--dry-run")
         assert done.returncode and "container engine" in done.stderr, done
     finally:
         machine.engine.start()
-    wait_for("an answer", lambda: call(machine, "CleanupDryRun")["images"], 30)
+    wait_for("an answer", lambda: cleanup(machine, "--dry-run")["images"], 30)
