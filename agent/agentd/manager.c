@@ -380,7 +380,8 @@ int manager_new(sd_event *event, const DaemonOptions *options, const char *crawl
         r = start_work(m, err);
     if (r < 0)
         return r;
-    manager_changed(m);
+    manager_event(m, LOG_LEVEL_NOTICE, "agentd-started", NULL,
+                  "agentd " PACKAGE_VERSION " started");
     *ret = take_ptr(m);
     return 0;
 }
@@ -427,6 +428,7 @@ void manager_stop(Manager *m)
         manager_begin_drain(m, "the machine goes down", DRAIN_BUDGET_USEC, /* exit_after= */ true);
         return;
     }
+    manager_event(m, LOG_LEVEL_NOTICE, "agentd-stopping", NULL, "stopping; containers go on");
     daemon_stopping("stopping; containers go on");
     write_status(m);
     (void)sd_event_exit(m->event, 0);

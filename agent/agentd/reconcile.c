@@ -31,7 +31,8 @@ typedef struct ResourceWork {
     Timer *retry;
     Backoff backoff;
     bool busy;
-    char *said_text; /* its failure as it was told: the same one again is not */
+    char *said_text;   /* its failure as it was told: the same one again is not */
+    unsigned failures; /* since it was well */
     LIST_FIELDS(struct ResourceWork, works);
 } ResourceWork;
 
@@ -132,26 +133,22 @@ static void on_retry(void *userdata)
 static void tell_failure(ResourceWork *work, const Error *err, const char *verdict)
 {
     const Resource *resource = work->resource;
-    auto_free char *kind = str_printf("MERVIS_RESOURCE=%s/%s", resource->ops->kind, resource->name);
+    const char *event =
+        resource->ops->failure_event ? resource->ops->failure_event(resource) : "resource-failed";
+    auto_free char *kind = str_printf("ERROR_KIND=%s", error_kind_name(err->kind));
     const char *fields[] = {kind, NULL};
 
+    work->failures++;
     if (streq_ptr(work->said_text, error_text(err))) {
         log_debug("%s %s: %s; %s (attempt %u)", resource->ops->kind, resource->name,
-                  error_text(err), verdict, work->backoff.attempts);
+                  error_text(err), verdict, work->failures);
         return;
     }
     if (str_set(&work->said_text, error_text(err)) < 0)
         return;
-    {
-        auto_free char *text =
-            str_printf("%s %s: %s%s%s%s; %s", resource->ops->kind, resource->name, error_text(err),
-                       err->remedy ? " (remedy: " : "", err->remedy ? err->remedy : "",
-                       err->remedy ? ")" : "", verdict);
-
-        work->reconciler->handlers.event(
-            err->kind == ERROR_INVALID ? LOG_LEVEL_ERROR : LOG_LEVEL_WARNING, "resource-failed",
-            fields, text ? text : error_text(err), work->reconciler->userdata);
-    }
+    resource_event(resource, err->kind == ERROR_INVALID ? LOG_LEVEL_ERROR : LOG_LEVEL_WARNING,
+                   event, fields, "%s%s%s%s; %s", error_text(err), err->remedy ? " (remedy: " : "",
+                   err->remedy ? err->remedy : "", err->remedy ? ")" : "", verdict);
 }
 
 static void schedule_retry(ResourceWork *work, Error *err)
@@ -171,15 +168,13 @@ static void schedule_retry(ResourceWork *work, Error *err)
 
 static void tell_recovery(ResourceWork *work)
 {
-    auto_free char *text = NULL;
-
-    if (!work->said_text)
-        return;
-    text = str_printf("%s %s: well again", work->resource->ops->kind, work->resource->name);
-    work->reconciler->handlers.event(LOG_LEVEL_NOTICE, "resource-recovered", NULL,
-                                     text ? text : "well again", work->reconciler->userdata);
+    if (work->said_text)
+        resource_event(work->resource, LOG_LEVEL_NOTICE, "resource-recovered", NULL,
+                       "well again after %u failure%s", work->failures,
+                       work->failures == 1 ? "" : "s");
     free(work->said_text);
     work->said_text = NULL;
+    work->failures = 0;
 }
 
 static void take_result(ResourceWork *work, Error *err)

@@ -2,6 +2,7 @@
 #include "agent/resource/resource.h"
 
 #include <assert.h>
+#include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
 
@@ -86,13 +87,36 @@ void resource_changed(Resource *resource)
     resource->context->host->changed(resource, resource->context->host_userdata);
 }
 
+#define EVENT_FIELDS_MAX 12
+
+/* "MERVIS_CONTAINER=web": the kind is the field's name. */
+static char *kind_field(const Resource *resource)
+{
+    char *field = str_printf("MERVIS_%s=%s", resource->ops->kind, resource->name);
+
+    for (char *c = field ? field + strlen("MERVIS_") : NULL; c && *c != '='; c++)
+        *c = (char)toupper((unsigned char)*c);
+    return field;
+}
+
 void resource_event(const Resource *resource, LogLevel level, const char *event,
                     const char *const *fields, const char *format, ...)
 {
     const ResourceContext *context = resource->context;
-    auto_free char *text = NULL, *whole = NULL;
+    auto_free char *text = NULL, *whole = NULL, *own = kind_field(resource);
+    auto_free char *item = str_printf("MERVIS_RESOURCE=%s/%s", resource->ops->kind, resource->name);
+    const char *all[EVENT_FIELDS_MAX + 1];
+    size_t n_all = 0;
     va_list args;
     int n;
+
+    if (own)
+        all[n_all++] = own;
+    if (item)
+        all[n_all++] = item;
+    for (; fields && *fields && n_all < EVENT_FIELDS_MAX; fields++)
+        all[n_all++] = *fields;
+    all[n_all] = NULL;
 
     va_start(args, format);
     n = vasprintf(&text, format, args);
@@ -100,7 +124,7 @@ void resource_event(const Resource *resource, LogLevel level, const char *event,
     if (n < 0)
         text = NULL;
     whole = str_printf("%s %s: %s", resource->ops->kind, resource->name, text ? text : event);
-    context->host->event(level, event, fields, whole ? whole : event, context->host_userdata);
+    context->host->event(level, event, all, whole ? whole : event, context->host_userdata);
 }
 
 char *resource_path(const ResourceContext *context, const char *path)

@@ -74,6 +74,8 @@ typedef struct ResourceOps {
     /* The item in the status document (agent/io/status-keys.h). NULL: the general one. Containers
      * and secrets have their own lists. */
     json_t *(*describe)(const Resource *resource);
+    /* The event that says that it failed. NULL: "resource-failed". */
+    const char *(*failure_event)(const Resource *resource);
 
     /* Takes over what a former object of the same kind and name had in hand when only other parts
      * of the plan changed. `from` is freed afterwards. NULL: nothing is in hand. */

@@ -221,6 +221,15 @@ static json_t *secret_describe(const Resource *resource)
                      resource->error.remedy);
 }
 
+static const char *secret_failure_event(const Resource *resource)
+{
+    auto_(secret_record_done) SecretRecord record = {0};
+
+    return secret_store_record(resource->context->secrets, resource->name, &record, NULL) > 0
+               ? "secret-stale"
+               : "resource-failed";
+}
+
 static void secret_free(Resource *resource)
 {
     SecretItem *item = resource->item;
@@ -241,5 +250,6 @@ const ResourceOps resource_secret = {
     .cancel = secret_cancel,
     .remove = secret_remove,
     .describe = secret_describe,
+    .failure_event = secret_failure_event,
     .free = secret_free,
 };
