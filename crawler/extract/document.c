@@ -76,12 +76,12 @@ const char *document_text(Document *doc, const char *s, size_t size)
 
 int column_add(CellColumn *column, const Cell *cell)
 {
+    if (column->n >= TABLE_ROWS_MAX)
+        return -EOVERFLOW;
     if (column->n == column->allocated) {
         size_t n = column->allocated ? column->allocated * 2 : 512;
         Cell *items;
 
-        if (n > TABLE_ROWS_MAX * 2)
-            return -EOVERFLOW;
         items = reallocarray(column->items, n, sizeof(*items));
         if (!items)
             return -ENOMEM;

@@ -19,7 +19,7 @@
 #define ERRORS_MAX     50
 #define EMPTIES_MAX    20
 #define VALUES_MAX     40
-#define TABLE_ROWS_MAX 500000
+#define TABLE_ROWS_MAX ROW_SET_MAX
 
 typedef enum CellKind {
     CELL_ABSENT,

@@ -126,6 +126,11 @@ int row_set_add_dead(RowSet *set, int64_t ts_usec, const char *reason, const cha
 void row_set_clear(RowSet *set)
 {
     set->n = set->n_dead = 0;
+    if (set->n_allocated > ROW_SET_KEPT) {
+        free(set->rows);
+        set->rows = NULL;
+        set->n_allocated = 0;
+    }
     if (!set->arena)
         return;
     while (set->arena->chunks && set->arena->chunks->next) {

@@ -199,7 +199,7 @@ static void all_faults_of_a_calendar_are_told_at_once(void **state)
 static void shipped_calendars_are_sound(void **state)
 {
     const char *srcdir = getenv("srcdir");
-    auto_free char *dir = str_printf("%s/crawler/model", srcdir ? srcdir : ".");
+    auto_free char *dir = str_printf("%s/crawler/recipe", srcdir ? srcdir : ".");
     const char *const dirs[] = {"/nonexistent", dir, NULL};
     const char *const names[] = {"XKRX", "XNYS"};
 
