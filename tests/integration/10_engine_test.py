@@ -284,7 +284,10 @@ def test_out_of_memory_names_the_limit(probe, pulled):
     assert seen["oom_killed"] and "memory limit of 16.0 MiB" in seen["exit"], seen
 
 
-def test_images_are_listed_tagged_untagged_and_never_taken_from_a_container(probe, servers, pulled):
+def test_images_are_listed_tagged_untagged_and_never_taken_from_a_container(probe, servers):
+    digest = servers.registry.push(image.app("one-name-only"), "engine/listed", "stable")
+    pulled = f"{REGISTRY}/engine/listed@{digest}"
+    probe.ok("pull", pulled)
     probe.ok("create", "web", pulled)
     refused = probe("remove-image", pulled)
     assert refused["code"] == -16, refused
