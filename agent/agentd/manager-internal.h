@@ -6,6 +6,7 @@
  * down), status.c and bus.c. */
 
 #include "agent/agentd/manager.h"
+#include "agent/agentd/notify.h"
 #include "agent/agentd/reconcile.h"
 #include "agent/agentd/state.h"
 #include "agent/io/bus.h"
@@ -32,6 +33,7 @@ struct Manager {
     ResourceContext context;
     SecretStore *secrets;
     Reconciler *reconciler;
+    Notifier *notifier;
     sd_bus *bus;
 
     CloudOp *watch;

@@ -105,6 +105,14 @@ static void accept_later(Manager *m, Error *err)
                       error_text(err), (uintmax_t)m->generation.number);
 }
 
+static void tell_whom(Manager *m)
+{
+    auto_error Error err = {0};
+
+    if (m->notifier && notifier_set_plan(m->notifier, m->context.plan, &err) < 0)
+        log_failure(LOG_LEVEL_WARNING, NULL, &err, "notifications stay as they were");
+}
+
 /* Takes m->candidate and its plan. Recorded first: a kill from here on comes up with the new one.
  */
 static void accept_candidate(void *userdata)
@@ -132,6 +140,7 @@ static void accept_candidate(void *userdata)
     }
     m->accept_again = timer_free(m->accept_again);
     m->candidate_plan = NULL; /* the reconciler's now */
+    tell_whom(m);
     generation_done(&m->generation);
     m->generation = m->candidate;
     m->candidate = (Generation){0};
@@ -350,6 +359,7 @@ static int resume(Manager *m, Error *err)
     if (r < 0)
         return r;
     plan = NULL; /* the reconciler's now */
+    tell_whom(m);
     m->plan_applied = m->generation.applied_at > 0;
     return 1;
 }

@@ -44,6 +44,7 @@ static void record_event(LogLevel level, const char *event, const char *const *f
     log_fields(level, list, "%s", text);
     if (m->state.db && state_event_add(&m->state, level, event, text, &err) < 0)
         log_failure(LOG_LEVEL_WARNING, NULL, &err, "the event is in the journal only");
+    notifier_event(m->notifier, level, event, text);
     manager_changed(m);
 }
 
@@ -321,6 +322,8 @@ static int open_clients(Manager *m, Error *err)
         return r;
     config = (CloudConfig){.event = m->event, .http = m->http, .root = m->options->root};
     r = cloud_new(&config, &m->cloud, err);
+    if (r >= 0)
+        r = notifier_new(m->event, m->http, m->cloud, &m->notifier, err);
     if (r < 0)
         return r;
     return engine_new(m->http, m->event, m->options->engine, &m->engine, err);
@@ -399,6 +402,7 @@ Manager *manager_free(Manager *m)
     engine_events_free(m->engine_events);
     manager_cancel_cleanup(m);
     reconciler_free(m->reconciler);
+    m->notifier = notifier_free(m->notifier);
     plan_free(m->candidate_plan);
     generation_done(&m->candidate);
     generation_done(&m->generation);
