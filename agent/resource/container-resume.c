@@ -246,7 +246,7 @@ void container_resume(Container *c)
     case ROLLOUT_PULLING:
     case ROLLOUT_STAGED:
         resume_by_hand(c);
-        /* fall through */
+        fallthrough_;
     case ROLLOUT_NEW:
     case ROLLOUT_RESOLVING:
     case ROLLOUT_SETTLED:
