@@ -48,6 +48,7 @@ struct Manager {
     char *instance_id;     /* as last known, over restarts */
     bool plan_removed;
     bool plan_applied;
+    bool looked; /* at all of it, since we started */
 
     Timer *status, *drain;
     char status_sha256[SHA256_HEX_MAX]; /* of what was written last, without its time */

@@ -310,6 +310,7 @@ void manager_on_left(void *userdata)
     Manager *m = userdata;
     auto_error Error err = {0};
 
+    crash_point("plan.left");
     if (state_generations_retire(&m->state, m->context.generation, &err) < 0)
         log_failure(LOG_LEVEL_WARNING, NULL, &err, "it is looked at again after a restart");
 }

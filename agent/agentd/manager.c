@@ -139,6 +139,10 @@ static void on_settled(bool well, void *userdata)
 
     if (images)
         images_pass_ended(images);
+    if (!m->looked && !reconciler_is_busy(m->reconciler)) {
+        m->looked = true;
+        manager_changed(m);
+    }
     if (m->generation.number == 0 || m->plan_applied || reconciler_is_busy(m->reconciler) || !well)
         return;
     m->plan_applied = true;

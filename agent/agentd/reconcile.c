@@ -161,6 +161,7 @@ static void schedule_retry(ResourceWork *work, Error *err)
         return;
     }
     delay = backoff_next(&work->backoff, err->retry_after_usec);
+    delay -= delay % (delay > SECOND ? SECOND : MSEC); /* it is told */
     (void)snprintf(verdict, sizeof(verdict), "retrying in %s", time_format_span(span, delay));
     tell_failure(work, err, verdict);
     (void)timer_set(work->retry, delay, RETRY_ACCURACY_USEC);

@@ -53,7 +53,7 @@ const char *manager_state(const Manager *m)
         return "stopping";
     if (anything_is_wrong(m))
         return "degraded";
-    return m->generation.number > 0 && m->plan_applied ? "well" : "starting";
+    return m->generation.number > 0 && m->plan_applied && m->looked ? "well" : "starting";
 }
 
 /* What /readyz answers: the plan's services serve, and nobody is going down. */
@@ -94,7 +94,7 @@ static json_t *describe_vm(const Manager *m)
     return take_ptr(vm);
 }
 
-static json_t *describe_refusal(Manager *m)
+static json_t *describe_refusal(Manager *m, size_t max_errors)
 {
     json_auto_t *refusal = m->refused_sha256 ? state_refusal(&m->state) : NULL;
     json_t *errors;
@@ -102,7 +102,7 @@ static json_t *describe_refusal(Manager *m)
     if (!refusal)
         return json_null();
     errors = json_object_get(refusal, "errors");
-    while (json_array_size(errors) > REFUSED_ERRORS_SHOWN)
+    while (json_array_size(errors) > max_errors)
         (void)json_array_remove(errors, json_array_size(errors) - 1);
     return take_ptr(refusal);
 }
@@ -111,12 +111,12 @@ static const char *plan_outcome(const Manager *m)
 {
     if (m->generation.number == 0)
         return "none";
-    if (m->plan_applied)
-        return anything_is_wrong(m) ? "degraded" : "applied";
-    return reconciler_is_busy(m->reconciler) ? "applying" : "degraded";
+    if (reconciler_is_busy(m->reconciler))
+        return "applying";
+    return m->plan_applied && !anything_is_wrong(m) ? "applied" : "degraded";
 }
 
-static json_t *describe_plan(Manager *m)
+static json_t *describe_plan(Manager *m, size_t max_errors)
 {
     const char *message = NULL, *remedy = NULL;
     json_auto_t *plan = json_object();
@@ -139,7 +139,7 @@ static json_t *describe_plan(Manager *m)
         json_put(plan, "source", json_text_or_null(m->generation.source)) < 0 ||
         json_put(plan, "accepted_at", json_time(m->generation.accepted_at)) < 0 ||
         json_put(plan, "outcome", json_string(plan_outcome(m))) < 0 ||
-        json_put(plan, "refused", describe_refusal(m)) < 0 ||
+        json_put(plan, "refused", describe_refusal(m, max_errors)) < 0 ||
         json_put(plan, "message", json_text_or_null(message)) < 0 ||
         json_put(plan, "remedy", json_text_or_null(remedy)) < 0)
         return NULL;
@@ -192,7 +192,8 @@ json_t *manager_describe(Manager *m)
         json_put(status, "ready", json_boolean(ready)) < 0 ||
         json_put(status, "ready_reason", json_text_or_null(reason)) < 0 ||
         json_put(status, "vm", describe_vm(m)) < 0 ||
-        json_put(status, "plan", describe_plan(m)) < 0 || describe_resources(m, status) < 0 ||
+        json_put(status, "plan", describe_plan(m, REFUSED_ERRORS_SHOWN)) < 0 ||
+        describe_resources(m, status) < 0 ||
         json_put(status, "images",
                  images_describe(reconciler_find(m->reconciler, "images", IMAGES_NAME))) < 0 ||
         json_put(status, "events", state_events(&m->state, EVENTS_SHOWN)) < 0)
@@ -203,7 +204,7 @@ json_t *manager_describe(Manager *m)
 /* `agentctl plan show`: in force, last refused, where from. */
 json_t *manager_plan(Manager *m)
 {
-    json_auto_t *answer = describe_plan(m);
+    json_auto_t *answer = describe_plan(m, SIZE_MAX);
     json_t *document = NULL;
 
     if (!answer)

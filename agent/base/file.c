@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "agent/base/backoff.h"
+#include "agent/base/crash.h"
 #include "agent/base/str.h"
 
 #define TEMPORARY_TRIES 16
@@ -162,6 +163,7 @@ int file_replace_owned_at(int dir_fd, const char *name, const void *data, size_t
         (void)unlinkat(dir_fd, temporary, 0);
         return error_errno(err, r, "write %s", name);
     }
+    crash_point("file.written");
     if (renameat(dir_fd, temporary, dir_fd, name) < 0) {
         r = -errno;
         (void)unlinkat(dir_fd, temporary, 0);
@@ -169,6 +171,7 @@ int file_replace_owned_at(int dir_fd, const char *name, const void *data, size_t
     }
     if (dir_fd >= 0 && fsync(dir_fd) < 0)
         return error_errno(err, errno, "sync the directory of %s", name);
+    crash_point("file.replaced");
     return 1;
 }
 

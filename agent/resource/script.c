@@ -260,7 +260,7 @@ static int on_processes(sd_bus_message *reply, void *userdata, sd_bus_error *err
     item->call = sd_bus_slot_unref(item->call);
     if (!sd_bus_message_is_method_error(reply, NULL) &&
         sd_bus_message_enter_container(reply, 'a', "(sus)") > 0)
-        while (sd_bus_message_skip(reply, "(sus)") > 0 && !sd_bus_message_at_end(reply, false))
+        while (sd_bus_message_at_end(reply, false) == 0 && sd_bus_message_skip(reply, "(sus)") >= 0)
             n++;
     if (n > 0)
         resource_event(resource, LOG_LEVEL_WARNING, "script-ended", NULL,

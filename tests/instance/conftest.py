@@ -116,21 +116,42 @@ class World:
         self.cloud.kill()
 
 
+def begin(base, registry):
+    made = World(base, registry)
+    made.cloud.start()
+    os.environ.pop("GCE_METADATA_HOST", None)  # the machine has its own
+    return made
+
+
 @pytest.fixture
 def world(base, registry):
     """A machine that was never booted, and its running cloud."""
-    made = World(base, registry)
-    made.cloud.start()
-    os.environ.pop("GCE_METADATA_HOST", None)
+    made = begin(base, registry)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def booted(base, registry):
+    made = begin(base, registry)
+    made.vm.boot()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def shared(booted):
+    """A machine that is up and that the tests of one file share: each brings its own plan."""
+    booted.cloud.clear_faults()
+    return booted
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     outcome = yield
     report = outcome.get_result()
-    world = getattr(item, "funcargs", {}).get("world")
+    given = getattr(item, "funcargs", {})
+    world = given.get("world") or given.get("shared")
     if report.failed and world:
         report.sections.append(("console", tail(world.vm.log, 30)))
         if world.vm.leader:

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 from .process import RigError, run, tail, wait_for
@@ -55,6 +56,9 @@ def make_base(build, directory):
         drop_in = system / f"{unit}.service.d"
         drop_in.mkdir(parents=True)
         (drop_in / "cloud.conf").write_text("[Service]\nEnvironment=GCE_METADATA_HOST=169.254.169.254\n")
+    wants = system / "multi-user.target.wants"
+    wants.mkdir()
+    (wants / "agentd.service").symlink_to("/usr/local/lib/systemd/system/agentd.service")
     for unit in SLOW_UNITS:
         (system / unit).symlink_to("/dev/null")
     return [programs, debian]
@@ -133,6 +137,10 @@ class Vm:
 
     # Inside
 
+    def fake_sysctl(self, name, value):
+        """/proc/sys is read-only here, for it is the host's: one file of it of our own."""
+        self.sh(f"echo {value} >/run/{name}; mount --bind /run/{name} /proc/sys/{name.replace('.', '/')}")
+
     def sh(self, script, check=True, timeout=60, input=None):
         """A shell script in the machine; its output as text."""
         argv = ["nsenter", "-t", str(self.leader), "-m", "-u", "-i", "-n", "-p", "-C", "--", "/usr/bin/env", "-i",
@@ -150,11 +158,29 @@ class Vm:
         """A file of its disk, as seen from outside (not /run, /tmp or /proc)."""
         return self.root / path.lstrip("/")
 
+    def write(self, path, text):
+        self.sh(f"cat >{path}", input=text)
+
     def journal(self, *match):
         return self.out("journalctl --no-pager --quiet --output=cat --all " + " ".join(match))
 
     def pid(self, unit="agentd"):
         return int(self.out(f"systemctl show --value -p MainPID {unit}"))
+
+    @contextmanager
+    def traced(self, unit="agentd", calls="%desc,%file"):
+        """The system calls of a daemon meanwhile, as a list that is filled at the end."""
+        lines = []
+        argv = ["nsenter", "-t", str(self.leader), "-m", "-p", "--", "/usr/bin/strace", "-f", "-qq", "-y", "-s", "120",
+                "-e", f"trace={calls}", "-p", str(self.pid(unit))]
+        with open(self.dir / "strace", "w") as out:
+            tracer = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+            wait_for("the tracer", lambda: "TracerPid:\t0\n" not in
+                     self.sh(f"cat /proc/{self.pid(unit)}/status").stdout, 10)
+            yield lines
+            tracer.send_signal(signal.SIGINT)
+            tracer.wait(10)
+        lines += (self.dir / "strace").read_text(errors="replace").splitlines()
 
     def status(self):
         done = self.sh("agentctl status --json", check=False)

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Secrets: each refusal with its remedy, rotation, and where their values may not be."""
+
+import pytest
+
+from rig.process import wait_for
+
+SECRETS = {"service": "secretmanager"}
+SCOPE = "ACCESS_TOKEN_SCOPE_INSUFFICIENT"
+IAM = "IAM_PERMISSION_DENIED"
+OFF = "SERVICE_DISABLED"
+
+
+def secrets(world):
+    return {item["name"]: item for item in world.vm.status()["secrets"]}
+
+
+def parts(name, **more):
+    """A plan with one secret, and a file of it."""
+    return {"secrets": [{"name": name, "secret": name.upper(), "refresh": "10s", **more}],
+            "files": [{"path": f"/etc/{name}", "secret": name}]}
+
+
+def wait_state(world, name, state, text=""):
+    def there():
+        item = secrets(world).get(name)
+        return item if item and item["state"] == state and text in (item["message"] or "") else None
+    return world.vm.explain(f"secret {name} to be {state}", there, 20)
+
+
+REFUSALS = {
+    "scope": ({"status": 403, "reason": SCOPE, "message": "Request had insufficient authentication scopes."},
+              "scope", "set-service-account"),
+    "iam": ({"status": 403, "reason": IAM, "message": "Permission 'secretmanager.versions.access' denied for resource"},
+            "secretmanager.versions.access", "add-iam-policy-binding"),
+    "off": ({"status": 403, "reason": OFF, "message": "Secret Manager API has not been used in project"},
+            "API", "gcloud services enable secretmanager.googleapis.com"),
+    "crc": ({"wrong_crc": True}, "CRC32C", ""),
+}
+
+
+@pytest.mark.parametrize("cause", REFUSALS)
+def test_each_refusal_is_told_apart_and_the_last_good_value_stays(shared, cause):
+    do, expected, remedy = REFUSALS[cause]
+    name = f"key-{cause}"
+    shared.cloud.add_secret(name.upper(), b"good")
+    shared.put_and_settle(**parts(name))
+    fault = {"match": SECRETS, "do": do}
+    shared.cloud.admin("POST", "faults", fault)
+    shared.cloud.add_secret(name.upper(), b"better")
+    shared.vm.sh("agentctl apply")
+    item = wait_state(shared, name, "stale", expected)
+    assert remedy in (item["remedy"] or ""), item
+    assert item["version"] == "1" and shared.vm.out(f"cat /etc/{name}") == "good"
+    shared.cloud.clear_faults()
+    shared.vm.sh("agentctl apply")
+    wait_state(shared, name, "ok")
+    wait_for("the new value", lambda: shared.vm.out(f"cat /etc/{name}") == "better", 10)
+
+
+def test_one_that_is_missing_and_one_that_is_disabled_or_destroyed(shared):
+    cloud, vm = shared.cloud, shared.vm
+    shared.put(**parts("absent"))
+    item = wait_state(shared, "absent", "failed", "not found")
+    assert "gcloud secrets" in item["remedy"]
+    assert vm.sh("test -e /etc/absent", check=False).returncode == 1
+    cloud.add_secret("ABSENT", b"here")
+    vm.sh("agentctl apply")
+    shared.settle()
+    assert vm.out("cat /etc/absent") == "here"
+    second = cloud.add_secret("ABSENT", b"bad one")
+    cloud.set_secret_state("ABSENT", second, "disable")
+    vm.sh("agentctl apply")
+    item = wait_state(shared, "absent", "stale", "DISABLED")
+    assert item["version"] == "1" and vm.out("cat /etc/absent") == "here"
+    cloud.set_secret_state("ABSENT", second, "destroy")
+    vm.sh("agentctl apply")
+    wait_state(shared, "absent", "stale", "DESTROYED")
+    assert vm.out("cat /etc/absent") == "here"
+
+
+def test_a_refresh_follows_latest_and_never_reads_a_pinned_one_again(shared):
+    cloud = shared.cloud
+    cloud.add_secret("PINNED", b"one")
+    cloud.add_secret("MOVING", b"one")
+    shared.put_and_settle(secrets=[{"name": "pinned", "secret": "PINNED", "version": "1", "refresh": "10s"},
+                                   {"name": "moving", "secret": "MOVING", "refresh": "10s"}])
+    since = len(cloud.requests())
+    cloud.add_secret("MOVING", b"two")
+    shared.vm.explain("the refresh", lambda: secrets(shared)["moving"]["version"] == "2", 20)
+    assert not [one for one in cloud.requests()[since:] if "PINNED" in one["path"]]
+
+
+def test_64_kib_of_any_bytes_arrive_intact_0400_on_a_ramfs(shared):
+    value = bytes(range(256)) * 256
+    shared.cloud.add_secret("LARGE", value)
+    shared.put_and_settle(**parts("large"))
+    assert shared.vm.path("/etc/large").read_bytes() == value
+    vm = shared.vm
+    assert vm.out("stat -f -c %T /run/mervis-agent/secrets") == "ramfs"
+    assert vm.out("stat -c %a /run/mervis-agent/secrets") == "700"
+    assert vm.out("stat -c %a /run/mervis-agent/secrets/.store/large/1") == "400"
+
+
+def test_a_401_renews_the_token_once(shared):
+    shared.cloud.add_secret("TOKEN", b"x")
+    shared.cloud.fault(SECRETS, {"status": 401}, times=1)
+    since = len(shared.cloud.requests())
+    shared.put_and_settle(**parts("token"))
+    tokens = [one for one in shared.cloud.requests()[since:] if one["path"].endswith("/token")]
+    assert len(tokens) == 1
+
+
+def test_a_value_is_nowhere_but_in_its_files(world):
+    vm, value = world.vm, "Xq9-unmistakable-value-8f1c"
+    world.cloud.add_secret("HIDDEN", value)
+    world.put(**parts("hidden"), scripts=[{"name": "user", "when": "boot", "secrets": ["hidden"],
+                                           "run": "#!/bin/sh\nwc -c <$CREDENTIALS_DIRECTORY/hidden\n"}])
+    vm.boot()
+    vm.sh("dbus-monitor --system >/run/bus.log 2>&1 & sleep 0.5", check=False)
+    vm.sh("systemctl restart agentd")
+    world.settle()
+    world.cloud.add_secret("HIDDEN", value + "-2")
+    vm.sh("agentctl apply; agentctl status; agentctl status --json; agentctl plan show")
+    wait_for("the rotation", lambda: vm.out("cat /etc/hidden") == value + "-2", 20)
+    world.cloud.fault(SECRETS, {"wrong_crc": True})
+    vm.sh("agentctl apply")
+    wait_state(world, "hidden", "stale")
+    pid = vm.pid()
+    places = [
+        "journalctl --no-pager --all -o export", "cat /var/lib/mervis-agent/state.db*", "cat /run/bus.log",
+        "cat /var/lib/mervis-agent/status.json", "cat /proc/[0-9]*/cmdline", f"cat /proc/{pid}/environ",
+        "cat /var/lib/mervis-agent/scripts/* 2>/dev/null", "agentctl status --json", "agentctl plan show --json",
+        "ls -R /var/lib/systemd/coredump 2>/dev/null",
+    ]
+    for place in places:
+        found = vm.out(f"{{ {place}; }} 2>/dev/null | tr -d '\\0' | grep -a -c {value} || true", timeout=60)
+        assert found == "0", place
+    assert vm.out(f"grep -a -l {value} -r /var /etc /root /tmp 2>/dev/null || true") == "/etc/hidden"
+    # The probe finds what is there.
+    assert vm.out(f"grep -a -l {value} -r /run/mervis-agent | head -c 30")
+    limits = vm.out(f"cat /proc/{pid}/limits")
+    assert [line.split()[4:6] for line in limits.splitlines() if line.startswith("Max core")] == [["0", "0"]]
+    assert vm.out("systemctl show -p MemorySwapMax --value agentd") == "0"
