@@ -24,8 +24,11 @@ static json_t *errors_to_json(const FieldErrors *errors)
 
     for (size_t i = 0; list && i < errors->n; i++) {
         const FieldError *e = &errors->items[i];
-        auto_free char *text = str_printf("%s%s%s", e->path ? e->path : "",
-                                          e->path && *e->path ? ": " : "", e->message);
+        auto_free char *where =
+            e->line > 0 ? str_printf(" (line %u, column %u)", e->line, e->column) : strdup("");
+        auto_free char *text =
+            str_printf("%s%s%s%s", e->path ? e->path : "", e->path && *e->path ? ": " : "",
+                       e->message, where ? where : "");
 
         if (!text || json_array_append_new(list, json_string(text)) < 0)
             return NULL;

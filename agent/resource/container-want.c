@@ -52,6 +52,33 @@ int container_want_is_outdated(const Container *c, Error *err)
     return r < 0 ? r : !streq(now->id, c->want->id);
 }
 
+/* Of a set that changes together one may have moved without our knowing, since the last look at it
+ * failed: 1 and the versions of what serves, when that uses the same secrets. */
+static int held_versions(const Container *c, char *const *names, json_t **ret, Error *err)
+{
+    SecretStore *store = c->resource->context->secrets;
+    auto_(release_freep) Release *serving = NULL;
+    bool doubt = false, complete = true;
+    int r;
+
+    STRV_FOREACH (name, names)
+        doubt = doubt || secret_store_is_in_doubt(store, *name);
+    if (!doubt || !c->slot.current)
+        return 0;
+    r = release_load(c->resource->context->db, c->plan->name, c->slot.current, &serving, err);
+    if (r <= 0)
+        return r;
+    STRV_FOREACH (name, names) {
+        const char *version = json_str(serving->secrets, *name);
+
+        complete = complete && version && secret_store_has(store, *name, version);
+    }
+    if (!complete)
+        return 0;
+    *ret = json_incref(serving->secrets);
+    return 1;
+}
+
 /* {"name": "version"} of all its secrets, as they are now. 0: one was never fetched (`err` says
  * which). */
 static int current_versions(const Container *c, json_t **ret, Error *err)
@@ -62,6 +89,9 @@ static int current_versions(const Container *c, json_t **ret, Error *err)
 
     if (!versions || container_secrets(c->plan, &names) < 0)
         return error_oom(err);
+    r = held_versions(c, names, ret, err);
+    if (r != 0)
+        return r;
     STRV_FOREACH (name, names) {
         auto_(secret_record_done) SecretRecord record = {0};
 

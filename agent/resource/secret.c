@@ -106,8 +106,17 @@ static void on_fetched(CloudSecret *secret, const Error *err, void *userdata)
     bool was_here = false;
     int changed;
 
-    if (err)
+    if (err) {
         (void)error_copy(&failure, err);
+        /* The value that we have is no answer to this question: it is asked again. What a person
+         * cures (IAM, a missing version) is cured in the cloud, and no new plan tells us. */
+        item->due = true;
+        if (failure.kind == ERROR_INVALID || failure.kind == ERROR_CORRUPT)
+            failure.kind = ERROR_TEMPORARY;
+    }
+    if (secret_store_set_doubt(resource->context->secrets, resource->name, failure.code < 0) < 0 &&
+        failure.code == 0)
+        (void)error_oom(&failure);
     changed = failure.code < 0 ? failure.code
                                : secret_store_record(resource->context->secrets, resource->name,
                                                      &before, &failure);
@@ -195,6 +204,7 @@ static void secret_remove(Resource *resource)
     auto_error Error err = {0};
 
     secret_cancel(resource);
+    (void)!secret_store_set_doubt(resource->context->secrets, resource->name, false);
     (void)!secret_store_forget(resource->context->secrets, resource->name, &err);
     resource_finish(resource, err.code < 0 ? &err : NULL);
 }

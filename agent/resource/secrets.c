@@ -21,6 +21,7 @@
 struct SecretStore {
     char *dir; /* <runtime-dir>/secrets */
     Db *db;
+    char **doubtful;
 };
 
 /* A ramfs and not a tmpfs: its pages are never swapped out. */
@@ -74,6 +75,7 @@ SecretStore *secret_store_free(SecretStore *store)
     if (!store)
         return NULL;
 
+    strv_free(store->doubtful);
     free(store->dir);
     free(store);
     return NULL;
@@ -193,6 +195,30 @@ int secret_store_put(SecretStore *store, const char *name, const char *secret, c
     if (r < 0)
         return r;
     return !found || !streq_ptr(before.version, version) || !streq_ptr(before.secret, secret);
+}
+
+int secret_store_set_doubt(SecretStore *store, const char *name, bool doubt)
+{
+    auto_(strv_freep) char **others = NULL;
+    int r;
+
+    if (doubt == secret_store_is_in_doubt(store, name))
+        return 0;
+    if (doubt)
+        return strv_push(&store->doubtful, name);
+    STRV_FOREACH (other, store->doubtful) {
+        r = streq(*other, name) ? 0 : strv_push(&others, *other);
+        if (r < 0)
+            return r;
+    }
+    strv_free(store->doubtful);
+    store->doubtful = take_ptr(others);
+    return 0;
+}
+
+bool secret_store_is_in_doubt(const SecretStore *store, const char *name)
+{
+    return strv_contains(store->doubtful, name);
 }
 
 bool secret_store_has(const SecretStore *store, const char *name, const char *version)

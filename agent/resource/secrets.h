@@ -47,6 +47,11 @@ void secret_record_done(SecretRecord *record);
  * the one we had, and nothing was written. */
 int secret_store_put(SecretStore *store, const char *name, const char *secret, const char *wanted,
                      const char *version, const SecretBytes *value, Error *err) must_check;
+/* Whether the last look at it failed: it may have moved and we would not know. Who uses it together
+ * with others keeps the versions of all of them, for they belong together. Not kept over restarts.
+ */
+int secret_store_set_doubt(SecretStore *store, const char *name, bool doubt) must_check;
+bool secret_store_is_in_doubt(const SecretStore *store, const char *name);
 /* Keeps the value of an older version that a release needs, without making it the good one. */
 int secret_store_put_version(SecretStore *store, const char *name, const char *version,
                              const SecretBytes *value, Error *err) must_check;
