@@ -81,7 +81,7 @@ BAD = {
     "no UTF-8": (b'{"version": 1, "role": "\xff\xfe"}', "UTF-8"),
     "nested too deep": ('{"version": 1, "x": ' + "[" * 2000 + "]" * 2000 + "}", "deep"),
     "a key twice": ('{"version": 1, "version": 1}', "version"),
-    "too big": (json.dumps({"version": 1, "system": {"files": [{"path": "/x", "content": "y" * (257 << 10)}]}}), "large"),
+    "too big": (json.dumps({"version": 1, "system": {"files": [{"path": "/x", "content": "y" * (257 << 10)}]}}), "at most"),
     "empty": ("", ""),
     "unknown secret": (json.dumps({"version": 1, "containers": [
         {"name": "a", "image": "x.io/a:b", "env": {"K": {"secret": "nope"}}}]}), "nope"),

@@ -34,7 +34,7 @@ REFUSALS = {
     "iam": ({"status": 403, "reason": IAM, "message": "Permission 'secretmanager.versions.access' denied for resource"},
             "secretmanager.versions.access", "add-iam-policy-binding"),
     "off": ({"status": 403, "reason": OFF, "message": "Secret Manager API has not been used in project"},
-            "API", "gcloud services enable secretmanager.googleapis.com"),
+            "not enabled", "gcloud services enable secretmanager.googleapis.com"),
     "crc": ({"wrong_crc": True}, "CRC32C", ""),
 }
 
@@ -61,7 +61,7 @@ def test_each_refusal_is_told_apart_and_the_last_good_value_stays(shared, cause)
 def test_one_that_is_missing_and_one_that_is_disabled_or_destroyed(shared):
     cloud, vm = shared.cloud, shared.vm
     shared.put(**parts("absent"))
-    item = wait_state(shared, "absent", "failed", "not found")
+    item = wait_state(shared, "absent", "failed", "does not exist")
     assert "gcloud secrets" in item["remedy"]
     assert vm.sh("test -e /etc/absent", check=False).returncode == 1
     cloud.add_secret("ABSENT", b"here")
@@ -71,11 +71,11 @@ def test_one_that_is_missing_and_one_that_is_disabled_or_destroyed(shared):
     second = cloud.add_secret("ABSENT", b"bad one")
     cloud.set_secret_state("ABSENT", second, "disable")
     vm.sh("agentctl apply")
-    item = wait_state(shared, "absent", "stale", "DISABLED")
+    item = wait_state(shared, "absent", "stale", "disabled")
     assert item["version"] == "1" and vm.out("cat /etc/absent") == "here"
     cloud.set_secret_state("ABSENT", second, "destroy")
     vm.sh("agentctl apply")
-    wait_state(shared, "absent", "stale", "DESTROYED")
+    wait_state(shared, "absent", "stale", "destroyed")
     assert vm.out("cat /etc/absent") == "here"
 
 
@@ -133,12 +133,13 @@ def test_a_value_is_nowhere_but_in_its_files(world):
         "cat /var/lib/mervis-agent/scripts/* 2>/dev/null", "agentctl status --json", "agentctl plan show --json",
         "ls -R /var/lib/systemd/coredump 2>/dev/null",
     ]
+    vm.write("/run/needle", value + "\n")  # not an argument: those are looked at, too
     for place in places:
-        found = vm.out(f"{{ {place}; }} 2>/dev/null | tr -d '\\0' | grep -a -c {value} || true", timeout=60)
+        found = vm.out(f"{{ {place}; }} 2>/dev/null | tr -d '\\0' | grep -a -c -F -f /run/needle || true")
         assert found == "0", place
-    assert vm.out(f"grep -a -l {value} -r /var /etc /root /tmp 2>/dev/null || true") == "/etc/hidden"
+    assert vm.out("grep -a -l -F -f /run/needle -r /var /etc /root /tmp 2>/dev/null || true") == "/etc/hidden"
     # The probe finds what is there.
-    assert vm.out(f"grep -a -l {value} -r /run/mervis-agent | head -c 30")
+    assert vm.out("grep -a -l -F -f /run/needle -r /run/mervis-agent | head -c 30")
     limits = vm.out(f"cat /proc/{pid}/limits")
     assert [line.split()[4:6] for line in limits.splitlines() if line.startswith("Max core")] == [["0", "0"]]
     assert vm.out("systemctl show -p MemorySwapMax --value agentd") == "0"
