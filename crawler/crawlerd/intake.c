@@ -10,7 +10,7 @@
 #include "crawler/sink/sink.h"
 
 /* A commit is two fsyncs; whoever comes within that time goes along. */
-#define COMMIT_DELAY_USEC (20 * MSEC)
+#define COMMIT_DELAY_USEC (50 * MSEC)
 #define COMMIT_AGAIN_USEC (5 * SECOND)
 #define COMMIT_DOCUMENTS  64
 

@@ -15,6 +15,7 @@
 #include "crawler/fetch/robots.h"
 
 #define WAKE_ACCURACY_USEC (100 * MSEC)
+#define SAVE_EVERY_USEC    (5 * SECOND)
 #define SUSPECT_AFTER      2 /* connects in a row that timed out */
 #define RETRIES_MAX        64
 #define ROBOTS_RETRY_USEC  (10 * MINUTE)
@@ -33,6 +34,7 @@ struct Source {
     uint64_t robots_at_usec; /* wall clock; 0: not read */
     HttpOp *robots_op;
     unsigned connect_timeouts;
+    uint64_t saved_usec; /* boottime */
 };
 
 typedef struct Retry {
@@ -92,7 +94,7 @@ struct Fetcher {
     const char *hold;
     unsigned in_flight;
     uint64_t failures;
-    uint64_t day, day_bytes;
+    uint64_t day, day_bytes, bytes_saved_usec;
     bool was_busy;
 };
 
@@ -100,10 +102,16 @@ static void pump(Fetcher *f);
 
 /* --- Memory --------------------------------------------------------------------------------- */
 
-static void source_save(Fetcher *f, const Source *source, bool now)
+/* Trouble is remembered at once; counts and distances every few seconds. */
+static void source_save(Fetcher *f, Source *source, bool now)
 {
-    auto_free char *name = str_printf("host:%s", source->host->name);
-    auto_free char *text = fetch_host_format(source->host);
+    auto_free char *name = NULL, *text = NULL;
+
+    if (!now && now_boottime_usec() - source->saved_usec < SAVE_EVERY_USEC)
+        return;
+    source->saved_usec = now_boottime_usec();
+    name = str_printf("host:%s", source->host->name);
+    text = fetch_host_format(source->host);
 
     /* Lost state costs politeness after a crash at worst; the spool's own trouble is said where
      * rows are kept. */
@@ -113,8 +121,12 @@ static void source_save(Fetcher *f, const Source *source, bool now)
 
 static void bytes_save(Fetcher *f)
 {
-    auto_free char *text =
-        str_printf("%llu %llu", (unsigned long long)f->day, (unsigned long long)f->day_bytes);
+    auto_free char *text = NULL;
+
+    if (now_boottime_usec() - f->bytes_saved_usec < SAVE_EVERY_USEC)
+        return;
+    f->bytes_saved_usec = now_boottime_usec();
+    text = str_printf("%llu %llu", (unsigned long long)f->day, (unsigned long long)f->day_bytes);
 
     if (text)
         (void)f->memory.text_save(f->memory.userdata, "egress", text, /* now= */ false, NULL);
@@ -914,8 +926,10 @@ Fetcher *fetcher_free(Fetcher *f)
     if (!f)
         return NULL;
     drop_runs(f);
-    LIST_FOREACH_SAFE (sources, source, f->sources)
+    LIST_FOREACH_SAFE (sources, source, f->sources) {
+        source_save(f, source, /* now= */ true);
         source_free(source);
+    }
     (void)timer_free(f->timer);
     (void)sd_event_unref(f->event);
     free(f->user_agent);

@@ -9,7 +9,7 @@
 #include "agent/base/str.h"
 #include "crawler/sink/sink-bigquery.h"
 
-#define PAGE_ROWS       10000
+#define PAGE_ROWS       2000          /* jansson needs some 2 kB a row */
 #define QUERY_BYTES_MAX "10737418240" /* 10 GiB billed at most: a cent's worth of a mistake */
 #define JOBS_PAGES_MAX  50
 #define KEYS_POLL_USEC  SECOND
@@ -127,7 +127,8 @@ static int query_post(const Sink *sink, Errand *e, HttpRequest *ret)
     (void)row_date_format((int32_t)(e->since_usec / DAY) - 1, date);
     sql = str_printf("SELECT source, symbol, `interval`, kind, ts, MAX(revision) AS revision FROM "
                      "`%s.%s.%s` WHERE trade_date >= @date AND ts >= @since AND source IN "
-                     "UNNEST(@sources) GROUP BY source, symbol, `interval`, kind, ts",
+                     "UNNEST(@sources) GROUP BY source, symbol, `interval`, kind, ts "
+                     "ORDER BY source, symbol, `interval`, ts",
                      sink->project, sink->dataset, table);
     if (!sql)
         return -ENOMEM;

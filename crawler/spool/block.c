@@ -367,24 +367,26 @@ static int add_json_string(Buf *buf, const char *name, const char *value)
     if (!value)
         return 0;
     text = json_string(value);
-    quoted = text ? json_dumps(text, JSON_ENCODE_ANY) : NULL;
+    if (!text)
+        return -EBADMSG; /* not UTF-8 */
+    quoted = json_dumps(text, JSON_ENCODE_ANY);
     if (!quoted)
         return -ENOMEM;
     return buf_printf(buf, "%s\"%s\":%s", buf->size > 1 ? "," : "", name, quoted);
 }
 
 /* `{"source":…,"tz":…` and `,"ingested_at":…,"batch_id":…}\n`: the same for every row. */
-static int make_frame(const BlockReader *reader, const char *batch_id, Buf *prefix, Buf *suffix)
+static int make_frame(const Row *like, const char *batch_id, Buf *prefix, Buf *suffix)
 {
     static const char *const names[] = {"source", "symbol", "venue", "currency", "interval", "tz"};
     char at[TIME_RFC3339_MAX];
     int r = buf_add_char(prefix, '{');
 
     for (size_t i = 0; i < ELEMENTS(strings) && r >= 0; i++)
-        r = add_json_string(prefix, names[i], row_string_peek(&reader->like, i));
-    if (r >= 0 && reader->like.ingested_usec != 0)
+        r = add_json_string(prefix, names[i], row_string_peek(like, i));
+    if (r >= 0 && like->ingested_usec != 0)
         r = buf_printf(suffix, ",\"ingested_at\":\"%s\"",
-                       time_format_rfc3339(at, reader->like.ingested_usec));
+                       time_format_rfc3339(at, like->ingested_usec));
     if (r >= 0)
         r = buf_printf(suffix, ",\"batch_id\":\"%.*s\"}\n", BLOCK_BATCH_ID_SIZE, batch_id);
     return r;
@@ -470,32 +472,8 @@ static char *put_middle(char *at, const Row *row)
     return put_text(at, number, (size_t)n);
 }
 
-typedef int (*FrameHandler)(const Row *row, const Buf *prefix, const Buf *suffix, void *userdata);
-
-static int for_each_line(const void *data, size_t size, const char *batch_id, FrameHandler handler,
-                         void *userdata)
+static int add_line(const Row *row, const Buf *prefix, const Buf *suffix, Buf *ret)
 {
-    auto_block BlockReader reader = {0};
-    auto_buf Buf prefix = BUF_INIT(64U << 10), suffix = BUF_INIT(1024);
-    Row row;
-    int r;
-
-    r = block_open(&reader, data, size);
-    if (r >= 0)
-        r = make_frame(&reader, batch_id, &prefix, &suffix);
-    if (r < 0)
-        return r;
-    while ((r = block_next(&reader, &row)) > 0) {
-        r = handler(&row, &prefix, &suffix, userdata);
-        if (r < 0)
-            return r;
-    }
-    return r;
-}
-
-static int add_line(const Row *row, const Buf *prefix, const Buf *suffix, void *userdata)
-{
-    Buf *ret = userdata;
     int r = buf_reserve(ret, prefix->size + MIDDLE_MAX + suffix->size);
     char *at;
 
@@ -511,7 +489,17 @@ static int add_line(const Row *row, const Buf *prefix, const Buf *suffix, void *
 
 int block_expand(const void *data, size_t size, const char *batch_id, Buf *ret)
 {
-    return for_each_line(data, size, batch_id, add_line, ret);
+    auto_block BlockReader reader = {0};
+    auto_buf Buf prefix = BUF_INIT(64U << 10), suffix = BUF_INIT(1024);
+    Row row;
+    int r;
+
+    r = block_open(&reader, data, size);
+    if (r >= 0)
+        r = make_frame(&reader.like, batch_id, &prefix, &suffix);
+    while (r >= 0 && (r = block_next(&reader, &row)) > 0)
+        r = add_line(&row, &prefix, &suffix, ret);
+    return r;
 }
 
 static size_t digits_of(Wide value)
@@ -538,15 +526,14 @@ static size_t amount_size(const Amount *amount)
     return MAX_OF(digits, (size_t)amount->scale + 1) + 1 + negative;
 }
 
-static int count_line(const Row *row, const Buf *prefix, const Buf *suffix, void *userdata)
+static size_t middle_size(const Row *row)
 {
-    uint64_t *ret = userdata;
     const char *session = session_name(row->session);
     char instant[TIME_RFC3339_MAX], date[ROW_DATE_MAX];
-    size_t n = prefix->size + suffix->size;
+    size_t n;
 
-    n += sizeof(",\"kind\":\"\",\"ts\":\"\",\"trade_date\":\"\"") - 1 +
-         strlen(row_kind_name(row->kind)) + row_date_format(row->trade_date, date);
+    n = sizeof(",\"kind\":\"\",\"ts\":\"\",\"trade_date\":\"\"") - 1 +
+        strlen(row_kind_name(row->kind)) + row_date_format(row->trade_date, date);
     if (row->ts_usec >= 0 && row->ts_usec % (int64_t)SECOND == 0 &&
         row->ts_usec / (int64_t)SECOND < INT64_C(253402300800))
         n += sizeof("2026-10-07T06:30:00Z") - 1;
@@ -557,19 +544,21 @@ static int count_line(const Row *row, const Buf *prefix, const Buf *suffix, void
     for (size_t i = 0; i < N_AMOUNTS; i++)
         if (row_amount(row, i)->present)
             n += amounts[i].name_size + amount_size(row_amount(row, i)) + 1;
-    n += sizeof(",\"is_final\":,\"revision\":") - 1 + (row->is_final ? 4 : 5) +
-         digits_of(row->revision);
-    *ret += n;
-    return 0;
+    return n + sizeof(",\"is_final\":,\"revision\":") - 1 + (row->is_final ? 4 : 5) +
+           digits_of(row->revision);
 }
 
-int block_expanded_size(const void *data, size_t size, uint64_t *ret)
+int block_lines_size(const Row *rows, const uint32_t *indices, size_t n, uint64_t *ret)
 {
     static const char any[BLOCK_BATCH_ID_SIZE + 1] = "----------------------";
-    uint64_t n = 0;
-    int r = for_each_line(data, size, any, count_line, &n);
+    auto_buf Buf prefix = BUF_INIT(64U << 10), suffix = BUF_INIT(1024);
+    uint64_t size = 0;
+    int r = make_frame(&rows[indices[0]], any, &prefix, &suffix);
 
-    if (r >= 0)
-        *ret = n;
-    return r;
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < n; i++)
+        size += prefix.size + middle_size(&rows[indices[i]]) + suffix.size;
+    *ret = size;
+    return 0;
 }

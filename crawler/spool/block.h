@@ -43,7 +43,7 @@ void block_close(BlockReader *reader);
  * left out: absent means null. */
 #define BLOCK_BATCH_ID_SIZE 22
 int block_expand(const void *data, size_t size, const char *batch_id, Buf *ret) must_check;
-/* How many bytes block_expand() will give, without doing it. */
-int block_expanded_size(const void *data, size_t size, uint64_t *ret) must_check;
+/* How many bytes block_expand() will make of rows[indices[0…n)], without making them. */
+int block_lines_size(const Row *rows, const uint32_t *indices, size_t n, uint64_t *ret) must_check;
 
 #endif

@@ -3,7 +3,10 @@
 
 #include <endian.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "agent/base/time.h"
 
 static uint64_t mix(uint64_t hash, uint64_t word)
 {
@@ -47,55 +50,135 @@ int64_t keys_chunk(int64_t ts_usec, uint64_t interval_usec)
     return ts_usec / span - (ts_usec % span < 0);
 }
 
-static void key_read(const char *at, Key *ret)
-{
-    uint64_t ts, hash;
-    uint16_t revision;
+/* Layout of a key: the instant as a zigzag difference to the one before (in seconds, or in
+ * microseconds where those are not whole), kind and flags, hash, revision where there is one. */
+enum { FLAG_KIND = 7, FLAG_MICROSECONDS = 1 << 6, FLAG_REVISED = 1 << 7 };
+#define KEY_BYTES_MAX 24
 
-    memcpy(&ts, at, 8);
-    memcpy(&hash, at + 8, 8);
-    memcpy(&revision, at + 16, 2);
-    *ret = (Key){.ts_usec = (int64_t)le64toh(ts),
-                 .hash = le64toh(hash),
-                 .revision = le16toh(revision),
-                 .kind = (uint8_t)at[18]};
+static size_t put_u64(char *at, uint64_t value)
+{
+    size_t n = 0;
+
+    for (; value >= 0x80; value >>= 7)
+        at[n++] = (char)(value | 0x80);
+    at[n++] = (char)value;
+    return n;
 }
 
-static void key_write(char *at, const Key *key)
+static int get_u64(const char *data, size_t size, size_t *at, uint64_t *ret)
 {
-    uint64_t ts = htole64((uint64_t)key->ts_usec), hash = htole64(key->hash);
-    uint16_t revision = htole16(key->revision);
+    uint64_t value = 0;
 
-    memcpy(at, &ts, 8);
-    memcpy(at + 8, &hash, 8);
-    memcpy(at + 16, &revision, 2);
-    at[18] = (char)key->kind;
-    at[19] = 0;
+    for (unsigned shift = 0; *at < size && shift < 64; shift += 7) {
+        unsigned char byte = (unsigned char)data[(*at)++];
+
+        value |= (uint64_t)(byte & 0x7f) << shift;
+        if (!(byte & 0x80)) {
+            *ret = value;
+            return 0;
+        }
+    }
+    return -EBADMSG;
+}
+
+static size_t key_write(char *at, const Key *key, int64_t before_usec)
+{
+    int64_t delta = (int64_t)((uint64_t)key->ts_usec - (uint64_t)before_usec);
+    bool whole = delta % (int64_t)SECOND == 0;
+    uint64_t hash = htole64(key->hash);
+    size_t n = 1;
+
+    if (whole)
+        delta /= (int64_t)SECOND;
+    at[0] = (char)((key->kind & FLAG_KIND) | (whole ? 0 : FLAG_MICROSECONDS) |
+                   (key->revision ? FLAG_REVISED : 0));
+    n += put_u64(at + n, ((uint64_t)delta << 1) ^ (uint64_t)(delta >> 63));
+    memcpy(at + n, &hash, sizeof(hash));
+    n += sizeof(hash);
+    if (key->revision)
+        n += put_u64(at + n, key->revision);
+    return n;
+}
+
+static int key_read(const char *data, size_t size, size_t *at, int64_t before_usec, Key *ret)
+{
+    uint64_t delta, hash, revision = 0;
+    unsigned char flags = (unsigned char)data[(*at)++];
+    int64_t signed_delta;
+
+    if (get_u64(data, size, at, &delta) < 0 || size - *at < sizeof(hash))
+        return -EBADMSG;
+    memcpy(&hash, data + *at, sizeof(hash));
+    *at += sizeof(hash);
+    if ((flags & FLAG_REVISED) && (get_u64(data, size, at, &revision) < 0 || revision > UINT16_MAX))
+        return -EBADMSG;
+    signed_delta = (int64_t)(delta >> 1) ^ -(int64_t)(delta & 1);
+    if (!(flags & FLAG_MICROSECONDS) &&
+        __builtin_mul_overflow(signed_delta, (int64_t)SECOND, &signed_delta))
+        return -EBADMSG;
+    *ret = (Key){.ts_usec = (int64_t)((uint64_t)before_usec + (uint64_t)signed_delta),
+                 .hash = le64toh(hash),
+                 .revision = (uint16_t)revision,
+                 .kind = flags & FLAG_KIND};
+    return 0;
+}
+
+static int grow(Keys *keys)
+{
+    size_t wanted = keys->allocated ? 2 * keys->allocated : KEYS_PER_CHUNK;
+    Key *items;
+
+    if (keys->n < keys->allocated)
+        return 0;
+    items = realloc(keys->items, wanted * sizeof(*items));
+    if (!items)
+        return -ENOMEM;
+    keys->items = items;
+    keys->allocated = wanted;
+    return 0;
 }
 
 int keys_load(Keys *keys, const void *data, size_t size)
 {
-    if (size % KEY_SIZE != 0)
-        return -EBADMSG;
-    keys->data.max = 64U << 20;
-    buf_clear(&keys->data);
-    keys->at = 0;
+    int64_t before = 0;
+    int r;
+
+    keys->n = keys->at = 0;
     keys->changed = false;
-    return size > 0 ? buf_add(&keys->data, data, size) : 0;
+    for (size_t at = 0; at < size;) {
+        r = grow(keys);
+        if (r >= 0)
+            r = key_read(data, size, &at, before, &keys->items[keys->n]);
+        if (r < 0)
+            return r;
+        before = keys->items[keys->n++].ts_usec;
+    }
+    return 0;
+}
+
+int keys_format(const Keys *keys, Buf *ret)
+{
+    int64_t before = 0;
+
+    for (size_t i = 0; i < keys->n; i++) {
+        int r = buf_reserve(ret, KEY_BYTES_MAX);
+
+        if (r < 0)
+            return r;
+        ret->size += key_write(ret->data + ret->size, &keys->items[i], before);
+        before = keys->items[i].ts_usec;
+    }
+    return 0;
 }
 
 int keys_find(Keys *keys, RowKind kind, int64_t ts_usec, Key *ret)
 {
-    size_t n = keys->data.size / KEY_SIZE;
+    for (size_t i = 0; i < keys->n; i++) {
+        size_t at = keys->at + i < keys->n ? keys->at + i : keys->at + i - keys->n;
 
-    for (size_t i = 0; i < n; i++) {
-        size_t at = keys->at + i < n ? keys->at + i : keys->at + i - n;
-        Key key;
-
-        key_read(keys->data.data + at * KEY_SIZE, &key);
-        if (key.ts_usec == ts_usec && key.kind == (uint8_t)kind) {
+        if (keys->items[at].ts_usec == ts_usec && keys->items[at].kind == (uint8_t)kind) {
             keys->at = at;
-            *ret = key;
+            *ret = keys->items[at];
             return 1;
         }
     }
@@ -104,21 +187,22 @@ int keys_find(Keys *keys, RowKind kind, int64_t ts_usec, Key *ret)
 
 int keys_put(Keys *keys, const Key *key)
 {
-    char bytes[KEY_SIZE];
     Key old;
+    int r;
 
     keys->changed = true;
     if (keys_find(keys, (RowKind)key->kind, key->ts_usec, &old) > 0) {
-        key_write(keys->data.data + keys->at * KEY_SIZE, key);
+        keys->items[keys->at] = *key;
         return 0;
     }
-    key_write(bytes, key);
-    keys->at = 0;
-    return buf_add(&keys->data, bytes, sizeof(bytes));
+    r = grow(keys);
+    if (r >= 0)
+        keys->items[keys->n++] = *key;
+    return r;
 }
 
 void keys_done(Keys *keys)
 {
-    buf_done(&keys->data);
+    free(keys->items);
     *keys = (Keys){0};
 }

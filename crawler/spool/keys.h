@@ -13,7 +13,6 @@
 #include "crawler/model/bar.h"
 
 #define KEYS_PER_CHUNK 64
-#define KEY_SIZE       20
 #define KEYS_UNKNOWN   0 /* a hash: the row is there, with values that nobody here saw */
 
 typedef struct Key {
@@ -31,11 +30,13 @@ int64_t keys_chunk(int64_t ts_usec, uint64_t interval_usec);
 
 /* One chunk in memory. `at` is where the last search ended: rows come in order. */
 typedef struct Keys {
-    Buf data;
-    size_t at;
+    Key *items;
+    size_t n, allocated, at;
     bool changed;
 } Keys;
+/* Of a BLOB and back: about eleven bytes a key. */
 int keys_load(Keys *keys, const void *data, size_t size) must_check; /* -EBADMSG */
+int keys_format(const Keys *keys, Buf *ret) must_check;
 /* 1 found, 0 absent. */
 int keys_find(Keys *keys, RowKind kind, int64_t ts_usec, Key *ret);
 /* Adds or replaces. */

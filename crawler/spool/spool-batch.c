@@ -178,19 +178,21 @@ static void count_partitions(SpoolOpen *open, const Row *rows, const uint32_t *i
     }
 }
 
-static int insert_block(Spool *spool, int64_t batch, size_t n, const Buf *block,
-                        uint64_t *ret_bytes, Error *err)
+/* Encodes rows that agree as a block of the batch. */
+static int insert_block(Spool *spool, int64_t batch, const Row *rows, const uint32_t *indices,
+                        size_t n, uint64_t *ret_bytes, Error *err)
 {
-    uint64_t bytes = 0;
-    int r = block_expanded_size(block->data, block->size, &bytes);
+    Buf *block = &spool->scratch;
+    int r;
 
-    if (r < 0)
-        return error_set(err, r, ERROR_INTERNAL, "a block could not be read back");
-    r = db_run(spool->db, "INSERT INTO blocks (batch, rows, bytes, data) VALUES (?, ?, ?, ?)", err,
-               "iuub", batch, (uint64_t)n, bytes, block->data, block->size);
+    buf_clear(block);
+    r = block_encode(rows, indices, n, block);
     if (r >= 0)
-        *ret_bytes = bytes;
-    return r;
+        r = block_lines_size(rows, indices, n, ret_bytes);
+    if (r < 0)
+        return error_set(err, r, ERROR_INTERNAL, "a block could not be written");
+    return db_run(spool->db, "INSERT INTO blocks (batch, rows, bytes, data) VALUES (?, ?, ?, ?)",
+                  err, "iuub", batch, (uint64_t)n, *ret_bytes, block->data, block->size);
 }
 
 int spool_batch_add_block(Spool *spool, SpoolOpen *open, const Row *rows, const uint32_t *indices,
@@ -199,11 +201,7 @@ int spool_batch_add_block(Spool *spool, SpoolOpen *open, const Row *rows, const 
     uint64_t bytes = 0;
     int r;
 
-    buf_clear(&spool->scratch);
-    r = block_encode(rows, indices, n, &spool->scratch);
-    if (r < 0)
-        return error_set(err, r, ERROR_INTERNAL, "a block could not be written");
-    r = insert_block(spool, open->batch.number, n, &spool->scratch, &bytes, err);
+    r = insert_block(spool, open->batch.number, rows, indices, n, &bytes, err);
     if (r < 0)
         return r;
     open->batch.rows += n;
@@ -487,7 +485,6 @@ static int copy_rows(Spool *spool, const Buf *block, uint32_t from, uint32_t to,
     auto_block BlockReader reader = {0};
     auto_free Row *rows = NULL;
     auto_free uint32_t *indices = NULL;
-    auto_buf Buf out = BUF_INIT(BLOCK_BYTES_MAX);
     uint64_t bytes;
     size_t n = 0;
     Row row;
@@ -512,11 +509,9 @@ static int copy_rows(Spool *spool, const Buf *block, uint32_t from, uint32_t to,
             rows[n++] = row;
         }
     }
-    if (r >= 0 && n > 0)
-        r = block_encode(rows, indices, n, &out);
     if (r < 0)
         return error_set(err, r, ERROR_CORRUPT, "a block is damaged");
-    return n > 0 ? insert_block(spool, number, n, &out, &bytes, err) : 0;
+    return n > 0 ? insert_block(spool, number, rows, indices, n, &bytes, err) : 0;
 }
 
 /* The row itself, as its line, into the dead letters. */

@@ -17,8 +17,16 @@ typedef struct SpoolOpen {
     uint8_t seen[PARTITION_DAYS / 8];
 } SpoolOpen;
 
+/* The chunk of keys in hand: rows come in order, so the next one is mostly in it, too. */
+typedef struct SpoolChunk {
+    Keys keys;
+    int64_t series, number;
+    bool loaded;
+} SpoolChunk;
+
 struct Spool {
     Db *db;
+    SpoolChunk chunk;
     SpoolLimits limits;
     bool in_transaction;
     SpoolOpen open[SPOOL_TABLES];
@@ -42,6 +50,8 @@ int spool_batch_add_block(Spool *spool, SpoolOpen *open, const Row *rows, const 
                           size_t n, Error *err) must_check;
 /* Writes rows, bytes and partitions of the open batches. */
 int spool_open_save(Spool *spool, Error *err) must_check;
+/* Writes the chunk in hand if it changed. */
+int spool_chunk_save(Spool *spool, Error *err) must_check;
 int spool_series(Spool *spool, const char *source, const char *symbol, const char *interval,
                  int64_t *ret, Error *err) must_check;
 int spool_dead_add(Spool *spool, const char *job, const char *symbol, int64_t ts_usec,

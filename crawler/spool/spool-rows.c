@@ -45,30 +45,34 @@ int spool_series(Spool *spool, const char *source, const char *symbol, const cha
 
 /* --- The chunk of keys in hand -------------------------------------------------------------- */
 
-typedef struct Chunk {
-    Keys keys;
-    int64_t series, number;
-    bool loaded;
-} Chunk;
-
-static void chunk_done(Chunk *chunk)
+/* One number for both, since a table with its key in front keeps no BLOB of that size in its page.
+ */
+static int64_t chunk_id(int64_t series, int64_t number)
 {
-    keys_done(&chunk->keys);
+    return (int64_t)((uint64_t)series << 32 | (uint32_t)number);
 }
 
-static int chunk_save(Spool *spool, Chunk *chunk, Error *err)
+int spool_chunk_save(Spool *spool, Error *err)
 {
+    SpoolChunk *chunk = &spool->chunk;
+    int r;
+
     if (!chunk->loaded || !chunk->keys.changed)
         return 0;
     chunk->keys.changed = false;
-    return db_run(
-        spool->db,
-        "INSERT INTO keys VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET data = excluded.data", err,
-        "iib", chunk->series, chunk->number, chunk->keys.data.data, chunk->keys.data.size);
+    buf_clear(&spool->scratch);
+    r = keys_format(&chunk->keys, &spool->scratch);
+    if (r < 0)
+        return error_oom(err);
+    return db_run(spool->db,
+                  "INSERT INTO keys VALUES (?, ?) ON CONFLICT DO UPDATE SET data = excluded.data",
+                  err, "ib", chunk_id(chunk->series, chunk->number), spool->scratch.data,
+                  spool->scratch.size);
 }
 
-static int chunk_switch(Spool *spool, Chunk *chunk, int64_t series, int64_t number, Error *err)
+static int chunk_switch(Spool *spool, int64_t series, int64_t number, Error *err)
 {
+    SpoolChunk *chunk = &spool->chunk;
     auto_(db_donep) DbStmt *stmt = NULL;
     const void *data = NULL;
     size_t size = 0;
@@ -76,19 +80,18 @@ static int chunk_switch(Spool *spool, Chunk *chunk, int64_t series, int64_t numb
 
     if (chunk->loaded && chunk->series == series && chunk->number == number)
         return 0;
-    r = chunk_save(spool, chunk, err);
+    r = spool_chunk_save(spool, err);
     if (r >= 0)
-        r = db_prepare(spool->db, "SELECT data FROM keys WHERE series = ? AND chunk = ?", &stmt,
-                       err);
+        r = db_prepare(spool->db, "SELECT data FROM keys WHERE id = ?", &stmt, err);
     if (r >= 0)
-        r = db_bind(stmt, "ii", err, series, number);
+        r = db_bind(stmt, "i", err, chunk_id(series, number));
     if (r >= 0)
         r = db_step(stmt, err);
     if (r < 0)
         return r;
     if (r > 0)
         data = db_blob(stmt, 0, &size);
-    if (keys_load(&chunk->keys, data, size) < 0)
+    if (keys_load(&spool->chunk.keys, data, size) < 0)
         return error_set(err, -EBADMSG, ERROR_CORRUPT, "spool: keys are damaged");
     chunk->series = series;
     chunk->number = number;
@@ -99,8 +102,8 @@ static int chunk_switch(Spool *spool, Chunk *chunk, int64_t series, int64_t numb
 /* --- Rows ----------------------------------------------------------------------------------- */
 
 /* 1 when the row is to be delivered. */
-static int judge_row(Spool *spool, Chunk *chunk, const SpoolDocument *document, Row *row,
-                     SpoolAccepted *count, Error *err)
+static int judge_row(Spool *spool, const SpoolDocument *document, Row *row, SpoolAccepted *count,
+                     Error *err)
 {
     Interval interval;
     int64_t series;
@@ -115,13 +118,12 @@ static int judge_row(Spool *spool, Chunk *chunk, const SpoolDocument *document, 
         return error_set(err, -EINVAL, ERROR_INVALID, "a row of interval %s", row->interval);
     r = spool_series(spool, row->source, row->symbol, row->interval, &series, err);
     if (r >= 0)
-        r = chunk_switch(spool, chunk, series, keys_chunk(row->ts_usec, interval_usec(&interval)),
-                         err);
+        r = chunk_switch(spool, series, keys_chunk(row->ts_usec, interval_usec(&interval)), err);
     if (r < 0)
         return r;
 
     key = (Key){.ts_usec = row->ts_usec, .hash = row_values_hash(row), .kind = (uint8_t)row->kind};
-    if (keys_find(&chunk->keys, row->kind, row->ts_usec, &old) > 0) {
+    if (keys_find(&spool->chunk.keys, row->kind, row->ts_usec, &old) > 0) {
         if (old.hash == key.hash) {
             count->known++;
             return 0;
@@ -129,14 +131,14 @@ static int judge_row(Spool *spool, Chunk *chunk, const SpoolDocument *document, 
         key.revision = old.revision;
         if (old.hash == KEYS_UNKNOWN) {
             count->known++;
-            return keys_put(&chunk->keys, &key) < 0 ? error_oom(err) : 0;
+            return keys_put(&spool->chunk.keys, &key) < 0 ? error_oom(err) : 0;
         }
         if (key.revision == UINT16_MAX)
             return 0; /* a source that never says the same twice */
         key.revision++;
         count->revisions++;
     }
-    if (keys_put(&chunk->keys, &key) < 0)
+    if (keys_put(&spool->chunk.keys, &key) < 0)
         return error_oom(err);
     row->revision = key.revision;
     row->ingested_usec = document->now_usec;
@@ -147,7 +149,6 @@ static int judge_row(Spool *spool, Chunk *chunk, const SpoolDocument *document, 
 static int judge_rows(Spool *spool, const SpoolDocument *document, size_t *ret_n,
                       SpoolAccepted *count, Error *err)
 {
-    auto_(chunk_done) Chunk chunk = {0};
     RowSet *rows = document->rows;
     int r = 0;
 
@@ -160,13 +161,13 @@ static int judge_rows(Spool *spool, const SpoolDocument *document, size_t *ret_n
         spool->n_indices = rows->n;
     }
     for (size_t i = 0; i < rows->n; i++) {
-        r = judge_row(spool, &chunk, document, &rows->rows[i], count, err);
+        r = judge_row(spool, document, &rows->rows[i], count, err);
         if (r < 0)
             return r;
         if (r > 0)
             spool->indices[(*ret_n)++] = (uint32_t)i;
     }
-    return chunk_save(spool, &chunk, err);
+    return spool_chunk_save(spool, err);
 }
 
 /* Rows that agree go into one block of their table's open batch. */
@@ -271,7 +272,6 @@ int spool_accept(Spool *spool, const SpoolDocument *document, SpoolAccepted *ret
 int spool_add_known(Spool *spool, const char *source, const char *symbol, const char *interval,
                     RowKind kind, int64_t ts_usec, uint32_t revision, Error *err)
 {
-    auto_(chunk_done) Chunk chunk = {0};
     Interval parsed;
     int64_t series;
     Key key = {.ts_usec = ts_usec,
@@ -287,14 +287,13 @@ int spool_add_known(Spool *spool, const char *source, const char *symbol, const 
     if (r >= 0)
         r = spool_series(spool, source, symbol, interval, &series, err);
     if (r >= 0)
-        r = chunk_switch(spool, &chunk, series, keys_chunk(ts_usec, interval_usec(&parsed)), err);
+        r = chunk_switch(spool, series, keys_chunk(ts_usec, interval_usec(&parsed)), err);
     if (r < 0)
         return r;
-    if (keys_find(&chunk.keys, kind, ts_usec, &old) > 0)
+    if (keys_find(&spool->chunk.keys, kind, ts_usec, &old) > 0)
         return 0;
-    if (keys_put(&chunk.keys, &key) < 0)
-        return error_oom(err);
-    return chunk_save(spool, &chunk, err);
+    /* Written with the commit, or when the next key lies elsewhere. */
+    return keys_put(&spool->chunk.keys, &key) < 0 ? error_oom(err) : 0;
 }
 
 /* --- Refused documents and dead letters ----------------------------------------------------- */

@@ -8,6 +8,7 @@
 #include "crawler/spool/spool-private.h"
 
 #define KEEP_BROKEN    2
+#define FREE_PAGES_MAX 4096 /* of 4 KiB */
 #define DISK_LOOK_USEC SECOND
 
 /* clang-format off */
@@ -18,8 +19,7 @@ static const char *const migrations[] = {
     " PRIMARY KEY (job, symbol, range)) WITHOUT ROWID;"
     "CREATE TABLE series (id INTEGER PRIMARY KEY, source TEXT NOT NULL, symbol TEXT NOT NULL,"
     " interval TEXT NOT NULL, UNIQUE (source, symbol, interval));"
-    "CREATE TABLE keys (series INTEGER, chunk INTEGER, data BLOB NOT NULL,"
-    " PRIMARY KEY (series, chunk)) WITHOUT ROWID;"
+    "CREATE TABLE keys (id INTEGER PRIMARY KEY, data BLOB NOT NULL);"
     "CREATE TABLE batches (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,"
     " tbl INTEGER NOT NULL, state INTEGER NOT NULL, rows INTEGER NOT NULL, bytes INTEGER NOT NULL,"
     " partitions INTEGER NOT NULL, opened INTEGER NOT NULL, frozen INTEGER NOT NULL,"
@@ -73,6 +73,7 @@ Spool *spool_close(Spool *spool)
         return NULL;
     (void)db_close(spool->db);
     buf_done(&spool->scratch);
+    keys_done(&spool->chunk.keys);
     free(spool->indices);
     free(spool->series_source);
     free(spool->series_symbol);
@@ -107,6 +108,8 @@ void spool_rollback(Spool *spool)
     spool->in_transaction = false;
     for (size_t i = 0; i < SPOOL_TABLES; i++)
         spool->open[i] = (SpoolOpen){0};
+    keys_done(&spool->chunk.keys);
+    spool->chunk = (SpoolChunk){0};
     free(spool->series_source);
     spool->series_source = NULL;
 }
@@ -117,7 +120,9 @@ int spool_sync(Spool *spool, Error *err)
 
     if (!spool->in_transaction)
         return 0;
-    r = spool_open_save(spool, err);
+    r = spool_chunk_save(spool, err);
+    if (r >= 0)
+        r = spool_open_save(spool, err);
     if (r >= 0)
         r = db_commit(spool->db, err);
     if (r < 0) {
@@ -137,9 +142,17 @@ void spool_tidy(Spool *spool)
 {
     auto_error Error err = {0};
 
-    /* Best effort: what fails here is done again later, and nothing depends on it. */
-    if (spool_sync(spool, &err) < 0 || db_exec(spool->db, "PRAGMA incremental_vacuum", &err) < 0 ||
-        db_checkpoint(spool->db, &err) < 0)
+    int64_t pages = 0;
+    int r;
+
+    /* Best effort: what fails here is done again later, and nothing depends on it. Giving pages
+     * back moves others, so it is done for many at once. */
+    r = spool_sync(spool, &err);
+    if (r >= 0)
+        r = db_query_i64(spool->db, "PRAGMA freelist_count", &pages, &err, "");
+    if (r >= 0 && pages > FREE_PAGES_MAX)
+        r = db_exec(spool->db, "PRAGMA incremental_vacuum", &err);
+    if (r < 0 || db_checkpoint(spool->db, &err) < 0)
         log_debug("ignoring: %s", error_text(&err));
     spool->disk_at_usec = 0;
 }
