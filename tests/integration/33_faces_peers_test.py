@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hostile peers: on the bus, and on the health port. What is watched meanwhile is somebody else's question."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+
+from rig import web
+from rig.process import run, wait_for
+
+SOMEBODY = {"user": 1, "group": 1, "extra_groups": []}
+METRICS = "http://127.0.0.1:9320/metrics"
+
+
+@pytest.fixture
+def well(machine):
+    machine.publish("1")
+    machine.cloud.add_secret("APP_KEY", "the-key")
+    machine.cloud.make_dataset("market")
+    machine.put_plan(machine.make_plan(crawl=machine.crawl()))
+    for daemon in (machine.agentd, machine.crawlerd, machine.statusd):
+        machine.start(daemon)
+    machine.wait_settled()
+    return machine
+
+
+def memory_kib(process):
+    text = open(f"/proc/{process.child.pid}/status").read()
+    return int(re.search(r"VmRSS:\s+(\d+)", text).group(1))
+
+
+def describe_seconds(machine):
+    """How long agentd takes to say how it is: the latency of its loop, as a neighbour sees it."""
+    begun = time.monotonic()
+    run(["busctl", f"--address={machine.servers.bus.address}", "call", "io.mervis.Agent1", "/io/mervis/Agent1",
+         "io.mervis.Agent1", "Describe"], timeout=10)
+    return time.monotonic() - begun
+
+
+def worst(machine, times=10):
+    return max(describe_seconds(machine) for _ in range(times))
+
+
+# The bus
+
+def busctl(machine, *words, **kwargs):
+    return run(["busctl", f"--address={machine.servers.bus.address}", *words], check=False, timeout=30, **kwargs)
+
+
+def test_both_daemons_are_introspectable_with_properties_that_announce_changes(well):
+    for name in ("Agent1", "Crawler1"):
+        done = busctl(well, "introspect", f"io.mervis.{name}", f"/io/mervis/{name}", f"io.mervis.{name}", **SOMEBODY)
+        assert done.returncode == 0 and re.search(r"\.Describe +method +- +s", done.stdout), done.stderr
+    agent = busctl(well, "introspect", "io.mervis.Agent1", "/io/mervis/Agent1", "io.mervis.Agent1").stdout
+    for name in ("State", "Generation", "Ready"):
+        assert re.search(rf"\.{name} +property .*emits-change", agent), agent
+
+
+def test_a_changed_property_is_a_signal(well):
+    watch = subprocess.Popen(["busctl", f"--address={well.servers.bus.address}", "monitor", "--json=short",
+                              "--match=type='signal',member='PropertiesChanged'"], stdout=subprocess.PIPE, text=True)
+    try:
+        time.sleep(0.5)
+        well.put_plan(well.make_plan([well.container(env={"GREETING": "again"})]))
+        wait_for("generation 2", lambda: well.status()["plan"]["generation"] == 2, 10)
+        time.sleep(1)
+    finally:
+        watch.kill()
+    signals = [json.loads(line) for line in watch.stdout if line.startswith("{")]
+    values = [one["payload"]["data"][1] for one in signals if one["payload"]["data"][0] == "io.mervis.Agent1"]
+    assert any(value.get("Generation", {}).get("data") == 2 for value in values), signals
+
+
+def test_oversized_and_wrong_arguments_are_refused_and_change_nothing(well):
+    for words in (("Restart", "s", "x" * 100_000), ("Restart", "i", "7"), ("Restart",), ("Nothing",)):
+        done = busctl(well, "call", "io.mervis.Agent1", "/io/mervis/Agent1", "io.mervis.Agent1", *words)
+        assert done.returncode != 0, words
+        assert len(done.stderr) < 200_000
+    assert describe_seconds(well) < 2
+
+
+def test_a_flood_of_calls_leaves_agentd_answering(well):
+    before = memory_kib(well.agentd)
+    flood = [subprocess.Popen(["sh", "-c", f"while :; do busctl --address={well.servers.bus.address} call "
+                               "io.mervis.Agent1 /io/mervis/Agent1 io.mervis.Agent1 Describe >/dev/null; done"],
+                              stderr=subprocess.DEVNULL, start_new_session=True, **SOMEBODY) for _ in range(4)]
+    try:
+        time.sleep(2)
+        assert worst(well) < 2
+    finally:
+        for one in flood:
+            os.killpg(one.pid, 9)
+            one.wait()
+    assert memory_kib(well.agentd) < before + 4096
+
+
+def align(data, to):
+    return data + bytes(-len(data) % to)
+
+
+def call_message(serial, destination, path, member):
+    """A method call without arguments, by hand: no library would leave its answers unread."""
+    def field(code, kind, value):
+        raw = value.encode()
+        return bytes([code, 1]) + kind + b"\0" + len(raw).to_bytes(4, "little") + raw + b"\0"
+    fields = b""
+    for code, kind, value in ((1, b"o", path), (2, b"s", destination), (3, b"s", member), (6, b"s", destination)):
+        fields = align(fields, 8) + field(code, kind, value)
+    head = b"l\1\0\1" + (0).to_bytes(4, "little") + serial.to_bytes(4, "little") + len(fields).to_bytes(4, "little")
+    return align(head + fields, 8)
+
+
+def test_a_client_that_never_reads_holds_nobody(well):
+    before = memory_kib(well.agentd)
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect(str(well.servers.bus.socket))
+        deaf.sendall(b"\0AUTH EXTERNAL " + str(os.geteuid()).encode().hex().encode() + b"\r\n")
+        assert deaf.recv(100).startswith(b"OK ")
+        deaf.sendall(b"BEGIN\r\n" + call_message(1, "org.freedesktop.DBus", "/org/freedesktop/DBus", "Hello"))
+        deaf.setblocking(False)
+        sent = 0
+        for serial in range(2, 5000):
+            try:
+                deaf.send(call_message(serial, "io.mervis.Agent1", "/io/mervis/Agent1", "Describe"))
+                sent += 1
+            except OSError:
+                time.sleep(0.001)
+        assert sent > 100
+        assert worst(well) < 2
+    assert well.agentd.running
+    assert memory_kib(well.agentd) < before + 8192
+
+
+# The health port
+
+def get_status(url, timeout=2):
+    try:
+        return web.get(url, timeout=timeout).status
+    except OSError as err:
+        return err
+
+
+def test_healthz_is_agentds_life_and_readyz_its_containers(well):
+    wait_for("ready", lambda: get_status("http://127.0.0.1:9320/readyz") == 200, 10)
+    assert get_status("http://127.0.0.1:9320/healthz") == 200
+    assert json.loads(web.get("http://127.0.0.1:9321/status.json").text)["reachable"] is True
+    well.agentd.kill()
+    wait_for("not alive", lambda: get_status("http://127.0.0.1:9320/healthz") == 503, 10)
+
+
+def test_readyz_turns_503_at_the_preemption_notice_and_healthz_does_not(well):
+    wait_for("ready", lambda: get_status("http://127.0.0.1:9320/readyz") == 200, 10)
+    well.cloud.set_metadata("instance/preempted", "TRUE")
+    wait_for("not ready", lambda: get_status("http://127.0.0.1:9320/readyz") == 503, 3)
+    assert get_status("http://127.0.0.1:9320/healthz") == 200
+
+
+def test_metrics_pass_promtool(well):
+    promtool = shutil.which("promtool")
+    if not promtool:
+        pytest.skip("promtool (Debian's prometheus) is not there")
+    text = web.get(METRICS).text
+    done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and not done.stderr.strip(), done.stderr
+    for name in ("memory", "restarts", "rows", "bytes", "downtime", "freed"):
+        assert re.search(rf"(?m)^# TYPE mervis_\w*{name}", text), (name, text)
+
+
+def test_a_peer_that_drips_or_floods_leaves_others_served(well):
+    before = memory_kib(well.statusd)
+    dripping = []
+    for _ in range(40):
+        one = socket.socket()
+        one.bind(("127.0.0.2", 0))
+        one.settimeout(2)
+        try:
+            one.connect(("127.0.0.1", 9320))
+            one.send(b"GET /healthz HTTP/1.1\r\n")
+            dripping.append(one)
+        except OSError:
+            one.close()
+    stop = threading.Event()
+
+    def flood():
+        while not stop.is_set():
+            try:
+                with socket.create_connection(("127.0.0.1", 9320), 1, ("127.0.0.3", 0)) as one:
+                    one.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+                    one.recv(65536)
+            except OSError:
+                pass
+
+    threads = [threading.Thread(target=flood, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        deadline, slowest = time.monotonic() + 12, 0.0
+        while time.monotonic() < deadline:
+            for one in dripping:
+                try:
+                    one.send(b"X")
+                except OSError:
+                    pass
+            begun = time.monotonic()
+            assert get_status("http://127.0.0.1:9320/healthz") == 200
+            slowest = max(slowest, time.monotonic() - begun)
+            assert describe_seconds(well) < 2
+            time.sleep(0.3)
+    finally:
+        stop.set()
+        for one in dripping:
+            one.close()
+    assert slowest < 2
+    assert memory_kib(well.statusd) < before + 2048
+
+
+def test_under_wrk_memory_is_flat_and_agentd_answers(well):
+    wrk = shutil.which("wrk")
+    if not wrk:
+        pytest.skip("wrk is not there")
+    run([wrk, "-t1", "-c8", "-d2s", "http://127.0.0.1:9320/healthz"])
+    before = memory_kib(well.statusd)
+    load = subprocess.Popen([wrk, "-t1", "-c8", "-d6s", METRICS], stdout=subprocess.DEVNULL)
+    try:
+        assert worst(well, 15) < 2
+    finally:
+        load.wait()
+    assert memory_kib(well.statusd) < before + 1024
+    assert get_status("http://127.0.0.1:9320/healthz") == 200
+
+
+# The guest attribute
+
+def guest_attribute(machine):
+    reply = web.get(f"{machine.cloud.url}/computeMetadata/v1/instance/guest-attributes/mervis/status",
+                    headers={"Metadata-Flavor": "Google"})
+    return reply.text if reply.status == 200 else None
+
+
+def test_the_guest_attribute_tells_the_state_and_off_is_no_error(well):
+    assert "guest" not in well.agentd.log.read_text()
+    well.cloud.set_metadata("instance/attributes/enable-guest-attributes", "TRUE")
+    well.put_plan(well.make_plan([well.container(env={"GREETING": "again"})]))
+    wait_for("the attribute", lambda: "well" in (guest_attribute(well) or ""), 40)
