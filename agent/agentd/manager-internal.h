@@ -82,6 +82,7 @@ void manager_power_off(Manager *m, const char *reason);
 bool machine_is_going_down(sd_bus *bus);
 
 /* status.c */
+char *manager_summary(const Manager *m); /* free(); NULL when memory is out */
 bool manager_is_ready(const Manager *m, char **ret_reason);
 
 /* bus.c */

@@ -112,10 +112,12 @@ static void write_status(void *userdata)
 {
     Manager *m = userdata;
     auto_free char *path = path_join(m->options->state_dir, STATUS_FILE_NAME), *text = NULL;
+    auto_free char *summary = NULL;
     json_auto_t *status = NULL;
     auto_error Error err = {0};
 
     tell_state(m);
+    summary = manager_summary(m);
     status = manager_describe(m);
     if (!status || !status_is_new(m, status))
         return;
@@ -126,7 +128,8 @@ static void write_status(void *userdata)
         log_failure(LOG_LEVEL_DEBUG, NULL, &err, "ignoring: it is shown over the bus");
     daemon_status("%s, generation %ju", manager_state(m), (uintmax_t)m->generation.number);
     manager_emit_changed(m);
-    cloud_publish(m->cloud, "status", manager_state(m));
+    if (summary)
+        cloud_publish(m->cloud, "status", summary);
 }
 
 /* --- What happens around us ------------------------------------------------------------------ */

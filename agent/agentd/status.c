@@ -14,6 +14,7 @@
 #include "agent/resource/secret.h"
 
 #define EVENTS_SHOWN         10
+#define SUMMARY_TROUBLE_MAX  300
 #define HISTORY_SHOWN        50
 #define REFUSED_ERRORS_SHOWN 20
 
@@ -54,6 +55,31 @@ const char *manager_state(const Manager *m)
     if (anything_is_wrong(m))
         return "degraded";
     return m->generation.number > 0 && m->plan_applied && m->looked ? "well" : "starting";
+}
+
+/* The first thing that is wrong, as a person reads it; NULL. */
+static const char *first_trouble(const Manager *m)
+{
+    if (m->refused_sha256)
+        return "the newest plan was refused";
+    if (m->engine_trouble.code < 0)
+        return error_text(&m->engine_trouble);
+    for (Resource *r = reconciler_next(m->reconciler, NULL); r;
+         r = reconciler_next(m->reconciler, r))
+        if (is_wrong(r))
+            return error_text(&r->error);
+    return m->metadata_trouble.code < 0 ? error_text(&m->metadata_trouble) : NULL;
+}
+
+/* "degraded, generation 3: container web: …", for who has nothing but the guest attribute. */
+char *manager_summary(const Manager *m)
+{
+    const char *trouble = first_trouble(m);
+    auto_free char *short_trouble =
+        trouble ? str_escape(trouble, strlen(trouble), SUMMARY_TROUBLE_MAX) : NULL;
+
+    return str_printf("%s, generation %ju%s%s", manager_state(m), (uintmax_t)m->generation.number,
+                      short_trouble ? ": " : "", short_trouble ? short_trouble : "");
 }
 
 /* What /readyz answers: the plan's services serve, and nobody is going down. */

@@ -167,6 +167,9 @@ def test_metrics_pass_promtool(well):
     promtool = shutil.which("promtool")
     if not promtool:
         pytest.skip("promtool (Debian's prometheus) is not there")
+    well.publish("2")
+    well.wait_page(version="2")
+    wait_for("downtime", lambda: "downtime" in web.get(METRICS).text, 20)
     text = web.get(METRICS).text
     done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and not done.stderr.strip(), done.stderr
@@ -245,8 +248,19 @@ def guest_attribute(machine):
     return reply.text if reply.status == 200 else None
 
 
-def test_the_guest_attribute_tells_the_state_and_off_is_no_error(well):
-    assert "guest" not in well.agentd.log.read_text()
-    well.cloud.set_metadata("instance/attributes/enable-guest-attributes", "TRUE")
-    well.put_plan(well.make_plan([well.container(env={"GREETING": "again"})]))
-    wait_for("the attribute", lambda: "well" in (guest_attribute(well) or ""), 40)
+def test_the_guest_attribute_tells_the_state_and_what_is_wrong(machine):
+    machine.cloud.set_metadata("instance/attributes/enable-guest-attributes", "TRUE")
+    machine.put_plan(machine.make_plan(containers=[], secrets=[]))
+    machine.start(machine.agentd)
+    wait_for("the attribute", lambda: guest_attribute(machine) == "well, generation 1", 40)
+    machine.put_plan(machine.make_plan(containers=[], secrets=[{"name": "lost", "secret": "LOST"}]))
+    wait_for("what is wrong", lambda: (guest_attribute(machine) or "").startswith("degraded, generation 2: "), 60)
+    assert "LOST" in guest_attribute(machine)
+
+
+def test_guest_attributes_that_are_off_are_no_error(machine):
+    machine.put_plan(machine.make_plan(containers=[], secrets=[]))
+    machine.start(machine.agentd)
+    wait_for("well", lambda: machine.status()["state"] == "well", 15)
+    assert wait_for("a try", lambda: machine.cloud.requests(method="PUT"), 20)[0]["status"] == 403
+    assert "guest" not in machine.agentd.log.read_text() and machine.status()["state"] == "well"
