@@ -6,6 +6,7 @@
 
 #include "agent/cloud/cloud.h"
 #include "agent/io/loop.h"
+#include "crawler/crawlerd/events.h"
 #include "crawler/crawlerd/coldstart.h"
 #include "crawler/crawlerd/crawl-plan.h"
 #include "crawler/crawlerd/delivery.h"
@@ -23,6 +24,7 @@ typedef enum ManagerPhase {
 } ManagerPhase;
 
 struct Manager {
+    RepeatLog repeats;
     sd_event *event;
     ManagerOptions options;
     char *spool_path, *document_path;

@@ -64,14 +64,16 @@ static void look_at_size(Manager *m)
         reason = str_printf("the spool is full (%s): fetching pauses until rows are delivered",
                             format_size_human(size, m->document.plan->spool_max_bytes));
         set_hold(m, &m->hold_full, reason);
-        log_warning("%s", reason ? reason : "the spool is full");
+        crawl_event(LOG_LEVEL_WARNING, "spool-full", NULL, "%s",
+                    reason ? reason : "the spool is full");
         return;
     }
     if (!m->hold_full || spool_status(m->spool, &status, NULL) < 0)
         return;
     if ((double)status.disk_bytes < SPOOL_RELEASE * (double)m->document.plan->spool_max_bytes) {
         set_hold(m, &m->hold_full, NULL);
-        log_info("the spool has room again: fetching goes on");
+        crawl_event(LOG_LEVEL_NOTICE, "spool-has-room", NULL,
+                    "the spool has room again: fetching goes on");
     }
 }
 
@@ -80,7 +82,8 @@ static void on_lost(const Error *err, void *userdata)
     Manager *m = userdata;
 
     if (!m->hold_spool)
-        log_failure(LOG_LEVEL_ERROR, NULL, err, "fetching pauses, retrying in 5 s");
+        crawl_event(LOG_LEVEL_ERROR, "spool-lost", &(CrawlEventSubject){.err = err},
+                    "%s; fetching pauses, retrying in 5 s", error_text(err));
     set_hold(m, &m->hold_spool, error_text(err));
     fetcher_forget(m->fetcher);
 }
@@ -90,7 +93,8 @@ static void on_committed(void *userdata)
     Manager *m = userdata;
 
     if (m->hold_spool)
-        log_info("the spool can be written again: fetching goes on");
+        crawl_event(LOG_LEVEL_NOTICE, "spool-back", NULL,
+                    "the spool can be written again: fetching goes on");
     set_hold(m, &m->hold_spool, NULL);
     look_at_size(m);
     if (m->delivery)
@@ -103,13 +107,30 @@ static void on_taken(const char *job, const SpoolAccepted *count, void *userdata
               (unsigned long long)count->revisions);
 }
 
+/* What may come for every symbol at every round. */
+static void tell_again(Manager *m, const char *event, const CrawlEventSubject *subject,
+                       const char *symbol, const char *message, const char *verdict)
+{
+    char more_text[64] = "";
+    unsigned more;
+
+    if (!repeat_is_to_be_said(&m->repeats, event, subject->job, now_boottime_usec(), &more)) {
+        log_debug("job %s: %s: %s; %s", subject->job, symbol, message, verdict);
+        return;
+    }
+    if (more > 0)
+        (void)snprintf(more_text, sizeof(more_text), " (and %u times like it before)", more);
+    crawl_event(LOG_LEVEL_WARNING, event, subject, "job %s: %s: %s; %s%s", subject->job, symbol,
+                message, verdict, more_text);
+}
+
 static void on_refused(const char *job, const char *symbol, const char *reason, void *userdata)
 {
     Manager *m = userdata;
 
     m->refused_now++;
-    log_warning("job %s: %s: document refused: %s; kept for `agentctl crawl replay`", job, symbol,
-                reason);
+    tell_again(m, "document-refused", &(CrawlEventSubject){.job = job}, symbol, reason,
+               "kept for `agentctl crawl replay`");
 }
 
 /* --- Fetching ------------------------------------------------------------------------------- */
@@ -142,7 +163,9 @@ static void on_fetch_idle(void *userdata)
 static void on_fetch_trouble(const FetchJob *job, const char *symbol, const char *message,
                              void *userdata)
 {
-    log_warning("job %s: %s: %s; given up for this round", job->name, symbol, message);
+    tell_again(userdata, "fetch-failed",
+               &(CrawlEventSubject){.job = job->name, .recipe = job->recipe->name}, symbol, message,
+               "given up for this round");
 }
 
 /* --- Is it the way out, or the source? ------------------------------------------------------ */
@@ -163,7 +186,8 @@ static void on_egress_answer(HttpOp *op, const HttpResponse *response, const Err
                 "gcloud compute routers get-nat-mapping-info ROUTER --region=REGION shows the "
                 "ports; raise --min-ports-per-vm, and set crawl.egress.nat_ports to the same") < 0)
         return;
-    log_warning("%s (remedy: %s)", m->egress_message, m->egress_remedy);
+    crawl_event(LOG_LEVEL_WARNING, "egress-shut", NULL, "%s (remedy: %s)", m->egress_message,
+                m->egress_remedy);
 }
 
 static void on_egress_suspect(const char *host, void *userdata)
@@ -184,10 +208,10 @@ static void on_egress_suspect(const char *host, void *userdata)
 static void on_delivered(const SpoolBatch *batch, void *userdata)
 {
     Manager *m = userdata;
-    const char *const fields[] = {"MERVIS_EVENT=batch-delivered", NULL};
 
-    log_fields(LOG_LEVEL_INFO, fields, "delivered batch %s: %llu rows to %s", batch->id,
-               (unsigned long long)batch->rows, sink_table_suffix((SinkTable)batch->table));
+    /* Every few minutes, for ever: counted in the status, not told. */
+    log_debug("delivered batch %s: %llu rows to %s", batch->id, (unsigned long long)batch->rows,
+              sink_table_suffix((SinkTable)batch->table));
     if (m->hold_full)
         spool_tidy(m->spool);
     look_at_size(m);
@@ -220,12 +244,15 @@ static void on_delivery_trouble(int table, const Error *err, uint64_t wait_usec,
     char span[TIME_SPAN_MAX], verdict[TIME_SPAN_MAX + 32];
 
     if (!err) {
-        log_info("delivery goes on");
+        crawl_event(LOG_LEVEL_NOTICE, "delivery-back", NULL, "delivery goes on");
         return;
     }
     (void)snprintf(verdict, sizeof(verdict), "looking again in %s",
                    time_format_span(span, wait_usec));
-    log_failure(LOG_LEVEL_WARNING, NULL, err, wait_usec ? verdict : "kept in the spool");
+    crawl_event(LOG_LEVEL_WARNING, "delivery-failed", &(CrawlEventSubject){.err = err},
+                "%s%s%s%s; %s", error_text(err), err->remedy ? " (remedy: " : "",
+                err->remedy ? err->remedy : "", err->remedy ? ")" : "",
+                wait_usec ? verdict : "kept in the spool");
     if (m->options.once && (wait_usec == 0 || wait_usec >= ONCE_PATIENCE_USEC))
         once_failed(m, error_text(err));
 }
@@ -236,12 +263,14 @@ static void on_other_writer(const char *instance, void *userdata)
     auto_free char *reason = NULL;
 
     if (!instance) {
-        log_notice("the other writer is gone: fetching goes on");
+        crawl_event(LOG_LEVEL_NOTICE, "other-writer-gone", NULL,
+                    "the other writer is gone: fetching goes on");
         set_hold(m, &m->hold_writer, NULL);
         return;
     }
     reason = str_printf("instance %s began before us and loads the same jobs' rows", instance);
-    log_warning("%s; fetching pauses until it is gone", reason ? reason : "another writer");
+    crawl_event(LOG_LEVEL_WARNING, "other-writer", NULL, "%s; fetching pauses until it is gone",
+                reason ? reason : "another writer");
     set_hold(m, &m->hold_writer, reason);
 }
 
@@ -575,7 +604,8 @@ static void on_identity(const CloudSnapshot *snapshot, const Error *err, void *u
     }
     r = begin_with_sink(m, &failure);
     if (r < 0) {
-        log_failure(LOG_LEVEL_ERROR, NULL, &failure, "crawling waits for another plan");
+        crawl_event(LOG_LEVEL_ERROR, "crawl-refused", &(CrawlEventSubject){.err = &failure},
+                    "%s; crawling waits for another plan", error_text(&failure));
         set_refused(m, &failure);
         if (m->options.once)
             once_failed(m, NULL);
@@ -606,7 +636,8 @@ static void begin(Manager *m)
         r = begin_with_sink(m, &err);
     }
     if (r < 0) {
-        log_failure(LOG_LEVEL_ERROR, NULL, &err, "crawling waits for another plan");
+        crawl_event(LOG_LEVEL_ERROR, "crawl-refused", &(CrawlEventSubject){.err = &err},
+                    "%s; crawling waits for another plan", error_text(&err));
         set_refused(m, &err);
         if (m->options.once)
             once_failed(m, NULL);
@@ -676,9 +707,10 @@ static int open_spool(Manager *m, Error *err)
     if (r < 0)
         return r;
     if (aside) {
-        log_error("the spool could not be read; it is kept as %s, and a new one is begun: what was "
-                  "delivered is asked of the sink, the rest is fetched again",
-                  aside);
+        crawl_event(LOG_LEVEL_ERROR, "spool-rebuilt", NULL,
+                    "the spool could not be read; it is kept as %s, and a new one is begun: what "
+                    "was delivered is asked of the sink, the rest is fetched again",
+                    aside);
         m->aside_message = str_printf("a damaged spool was moved to %s", aside);
     }
     r = spool_status(m->spool, &status, err);
