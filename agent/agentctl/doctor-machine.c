@@ -77,12 +77,12 @@ static void judge_disk(Doctor *doctor, const char *path, const struct statvfs *d
     if (used >= high)
         probe_wrong(space, remedy, "the disk of %s is %u %% full, %s are left", path, used, left);
     else
-        probe_ok(space, "%u %% used, %s are left", used, left);
+        probe_ok(space, "%s: %u %% used, %s are left", path, used, left);
     if (inodes_used >= INODES_HIGH_PERCENT)
         probe_wrong(inodes, "sudo agentctl cleanup", "%u %% of the inodes of %s are used",
                     inodes_used, path);
     else
-        probe_ok(inodes, "%u %% used", inodes_used);
+        probe_ok(inodes, "%s: %u %% used", path, inodes_used);
 }
 
 /* Of each file system once: state and images are often on the same. */

@@ -536,6 +536,13 @@ int status_view(const json_t *status, const View *view, Buf *ret)
 
 /* ---- Parts of it, for verbs of their own ---- */
 
+/* A part keeps away from what stands above it; at the top of a page nothing does. */
+static void drop_first_line_end(Buf *page)
+{
+    if (page->size > 0 && page->data[0] == '\n')
+        buf_consume(page, 1);
+}
+
 int status_view_secrets(const json_t *status, const View *view, bool *ret_well, Buf *ret)
 {
     const json_t *secrets = json_object_get(status, "secrets");
@@ -549,6 +556,7 @@ int status_view_secrets(const json_t *status, const View *view, bool *ret_well, 
     if (r >= 0)
         r = add_list_trouble(&t, "secret", "name", secrets);
     *ret_well = t.count == 0;
+    drop_first_line_end(ret);
     return r;
 }
 
@@ -569,5 +577,8 @@ int status_view_crawler(const json_t *crawler, const View *view, bool *ret_well,
     if (r >= 0)
         r = add_list_trouble(&t, "host", "host", json_object_get(crawler, "hosts"));
     *ret_well = !streq(state, "degraded") && !streq(state, "paused");
-    return r < 0 ? r : add_crawler(ret, view, status);
+    if (r >= 0)
+        r = add_crawler(ret, view, status);
+    drop_first_line_end(ret);
+    return r;
 }
