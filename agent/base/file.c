@@ -2,10 +2,12 @@
 #include "agent/base/file.h"
 
 #include <assert.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
@@ -15,7 +17,8 @@
 #include "agent/base/crash.h"
 #include "agent/base/str.h"
 
-#define TEMPORARY_TRIES 16
+#define TEMPORARY_TRIES    16
+#define TEMPORARY_NAME_MAX 200
 
 int fd_write_all(int fd, const void *data, size_t size)
 {
@@ -105,17 +108,50 @@ static int file_is_same(int dir_fd, const char *name, const void *data, size_t s
     return content.size == size && (size == 0 || memcmp(content.data, data, size) == 0);
 }
 
+/* ".NAME." and 16 hexadecimal digits. */
+static bool is_temporary_of(const char *entry, const char *name)
+{
+    size_t size = MIN_OF(strlen(name), (size_t)TEMPORARY_NAME_MAX);
+
+    return entry[0] == '.' && strncmp(entry + 1, name, size) == 0 && entry[1 + size] == '.' &&
+           strlen(entry + 2 + size) == 16 && strspn(entry + 2 + size, "0123456789abcdef") == 16;
+}
+
+/* What a writer left that was killed before its rename: it may hold a secret. One that is still
+ * being written is locked. */
+static void temporaries_remove(int dir_fd, const char *name)
+{
+    int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+
+    if (!dir) {
+        close_fd(fd);
+        return;
+    }
+    for (struct dirent *entry = readdir(dir); entry; entry = readdir(dir)) {
+        auto_close int left = -EBADF;
+
+        if (!is_temporary_of(entry->d_name, name))
+            continue;
+        left = openat(dir_fd, entry->d_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+        if (left >= 0 && flock(left, LOCK_EX | LOCK_NB) == 0)
+            (void)unlinkat(dir_fd, entry->d_name, 0); /* the next writer tries again */
+    }
+    (void)closedir(dir);
+}
+
 static int temporary_create(int dir_fd, const char *name, char **ret_name, int *ret_fd)
 {
     for (unsigned i = 0; i < TEMPORARY_TRIES; i++) {
         auto_free char *temporary =
-            str_printf(".%.200s.%016jx", name, (uintmax_t)random_u64(UINT64_MAX));
+            str_printf(".%.*s.%016jx", TEMPORARY_NAME_MAX, name, (uintmax_t)random_u64(UINT64_MAX));
         int fd;
 
         if (!temporary)
             return -ENOMEM;
         fd = openat(dir_fd, temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (fd >= 0) {
+            (void)flock(fd, LOCK_EX | LOCK_NB);
             *ret_name = take_ptr(temporary);
             *ret_fd = fd;
             return 0;
@@ -155,6 +191,7 @@ int file_replace_owned_at(int dir_fd, const char *name, const void *data, size_t
     if (file_is_same(dir_fd, name, data, size, mode, uid, gid))
         return 0;
 
+    temporaries_remove(dir_fd, name);
     r = temporary_create(dir_fd, name, &temporary, &fd);
     if (r < 0)
         return error_errno(err, r, "create a temporary file for %s", name);

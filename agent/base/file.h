@@ -4,7 +4,7 @@
 
 /* Files whole: read with a ceiling, replaced atomically (temporary beside the target, mode and
  * owner before the first byte, write, fsync, rename, fsync of the directory; a failure leaves the
- * old file). */
+ * old file, and what a killed writer left beside it goes with the next one). */
 
 #include <stdbool.h>
 #include <stddef.h>

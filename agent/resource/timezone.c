@@ -9,7 +9,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "agent/base/backoff.h"
 #include "agent/base/file.h"
 #include "agent/base/str.h"
 
@@ -76,10 +75,9 @@ static int timezone_check(Resource *resource, char **ret_difference, Error *err)
 
 static int replace_link(const char *target, int dir_fd, Error *err)
 {
-    auto_free char *temporary = str_printf(".localtime.%016jx", (uintmax_t)random_u64(UINT64_MAX));
+    static const char temporary[] = ".localtime.new";
 
-    if (!temporary)
-        return error_oom(err);
+    (void)unlinkat(dir_fd, temporary, 0); /* of one that was killed here */
     if (symlinkat(target, dir_fd, temporary) < 0)
         return error_errno(err, errno, "link to %s", target);
     if (renameat(dir_fd, temporary, dir_fd, "localtime") < 0) {

@@ -124,6 +124,7 @@ def test_a_value_is_nowhere_but_in_its_files(world):
     vm.sh("agentctl apply; agentctl status; agentctl status --json; agentctl plan show")
     wait_for("the rotation", lambda: vm.out("cat /etc/hidden") == value + "-2", 20)
     world.cloud.fault(SECRETS, {"wrong_crc": True})
+    world.cloud.add_secret("HIDDEN", value + "-3")
     vm.sh("agentctl apply")
     wait_state(world, "hidden", "stale")
     pid = vm.pid()

@@ -110,8 +110,11 @@ def test_a_kill_between_any_two_steps_is_healed_by_the_next_start(shared, stride
             break
         reached += 1
         vm.sh("systemctl start agentd")
-        vm.explain(f"convergence after a kill at point {n}", lambda: looks(vm) == WANTED, 30)
         shared.settle()
+        try:
+            wait_for(f"convergence after a kill at point {n}", lambda: looks(vm) == WANTED, 20)
+        except RigError as err:
+            raise RigError(f"{err}\n{looks(vm)}\n--- journal\n{vm.journal('-u agentd -n 30')}") from None
         assert json.loads(vm.out("agentctl apply --dry-run --json", check=False)) is not None
         n += stride
     assert reached * stride > 25, f"only {reached} points were reached"

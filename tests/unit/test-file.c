@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/file.h>
 
 #include "agent/base/file.h"
 
@@ -35,6 +36,29 @@ static void a_file_is_replaced_whole_with_its_mode(void **state)
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_mode & 07777, 0400);
     assert_int_equal(count_entries(dir), 1);
+}
+
+static void what_a_killed_writer_left_goes_with_the_next_one(void **state)
+{
+    auto_test_dir char *dir = test_dir_new();
+    auto_free char *path = path_join(dir, "key");
+    auto_free char *left = path_join(dir, ".key.0123456789abcdef");
+    auto_free char *others = path_join(dir, ".key.0123456789abcdeg");
+    auto_error Error err = {0};
+
+    assert_int_equal(file_replace(left, "half", 4, 0400, &err), 1);
+    assert_int_equal(file_replace(others, "theirs", 6, 0400, &err), 1);
+    assert_int_equal(file_replace(path, "whole", 5, 0400, &err), 1);
+    assert_int_equal(access(left, F_OK), -1);
+    assert_int_equal(access(others, F_OK), 0);
+    {
+        /* One that is being written is locked. */
+        auto_close int fd = open(left, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+
+        assert_int_equal(flock(fd, LOCK_EX), 0);
+        assert_int_equal(file_replace(path, "again", 5, 0400, &err), 1);
+        assert_int_equal(access(left, F_OK), 0);
+    }
 }
 
 static void what_is_right_already_is_not_written(void **state)
@@ -146,6 +170,7 @@ static void paths_join_with_one_slash(void **state)
 }
 
 TEST_MAIN(cmocka_unit_test(a_file_is_replaced_whole_with_its_mode),
+          cmocka_unit_test(what_a_killed_writer_left_goes_with_the_next_one),
           cmocka_unit_test(what_is_right_already_is_not_written),
           cmocka_unit_test(a_symbolic_link_at_the_name_is_replaced_and_not_followed),
           cmocka_unit_test(a_failed_write_leaves_the_old_file),
