@@ -48,6 +48,7 @@ struct Manager {
     char *instance_id;     /* as last known, over restarts */
     bool plan_removed;
     bool plan_applied;
+    bool resuming;
     bool looked; /* at all of it, since we started */
 
     Timer *status, *drain;

@@ -313,6 +313,8 @@ void manager_on_left(void *userdata)
     Manager *m = userdata;
     auto_error Error err = {0};
 
+    if (m->resuming) /* what was not undone is not known yet */
+        return;
     crash_point("plan.left");
     if (state_generations_retire(&m->state, m->context.generation, &err) < 0)
         log_failure(LOG_LEVEL_WARNING, NULL, &err, "it is looked at again after a restart");
@@ -377,6 +379,7 @@ void manager_resume_plan(Manager *m)
 
     if (refusal && json_str(refusal, "sha256"))
         m->refused_sha256 = strdup(json_str(refusal, "sha256"));
+    m->resuming = true;
     r = resume(m, &err);
     if (r < 0)
         manager_event(m, LOG_LEVEL_ERROR, "resource-failed", NULL,
@@ -386,4 +389,7 @@ void manager_resume_plan(Manager *m)
         resume_leaving(m);
     else
         generation_done(&m->generation);
+    m->resuming = false;
+    if (r > 0 && !reconciler_is_leaving(m->reconciler))
+        manager_on_left(m);
 }

@@ -558,7 +558,8 @@ int reconciler_retire_plan(Reconciler *reconciler, Plan *plan, uint64_t generati
         LIST_REMOVE(works, reconciler->adding, work);
         /* What nobody undoes was said when it left. */
         if (!resource->ops->remove ||
-            work_find(reconciler->works, resource->ops->kind, resource->name))
+            work_find(reconciler->works, resource->ops->kind, resource->name) ||
+            work_find(reconciler->leaving, resource->ops->kind, resource->name))
             work_free(work);
         else
             leave(reconciler, work);
@@ -626,6 +627,11 @@ bool reconciler_is_well(const Reconciler *reconciler)
         if (work->busy || work->resource->state != RESOURCE_OK)
             return false;
     return true;
+}
+
+bool reconciler_is_leaving(const Reconciler *reconciler)
+{
+    return reconciler->leaving != NULL;
 }
 
 bool reconciler_is_busy(const Reconciler *reconciler)

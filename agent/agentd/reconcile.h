@@ -51,6 +51,7 @@ Resource *reconciler_next(const Reconciler *reconciler, const Resource *after);
 Resource *reconciler_find(const Reconciler *reconciler, const char *kind, const char *name);
 /* No resource of the plan is wrong or at work. */
 bool reconciler_is_well(const Reconciler *reconciler);
+bool reconciler_is_leaving(const Reconciler *reconciler);
 bool reconciler_is_busy(const Reconciler *reconciler);
 
 /* What a pass would do, without doing it: [{"kind", "name", "action": "none|change|remove|unknown",

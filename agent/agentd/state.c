@@ -78,6 +78,16 @@ static int open_in_memory(const char *state_dir, const char *runtime_dir, State 
         else
             (void)unlink(to);
     }
+    if (copy && open_at(path, state, NULL) >= 0)
+        return 0;
+    /* What cannot be opened there either is begun anew, rather than not at all. */
+    for (size_t i = 0; i < ELEMENTS(suffixes); i++) {
+        auto_free char *to = str_printf("%s%s", path, suffixes[i]);
+
+        if (to)
+            (void)unlink(to);
+    }
+    (void)unlink(index);
     return open_at(path, state, err);
 }
 

@@ -229,7 +229,9 @@ static void a_database_of_the_first_version_is_brought_forward(void **state)
     open_state(f);
     (void)add(f, "one");
     assert_ok(db_exec(f->state.db,
-                      "ALTER TABLE generation DROP COLUMN retired; PRAGMA user_version = 2", &err),
+                      "ALTER TABLE generation DROP COLUMN retired; DROP TABLE image; "
+                      "DROP TABLE repository; DROP TABLE cleanup; PRAGMA user_version = 2",
+                      &err),
               &err);
     open_state(f);
     assert_int_equal(f->state.trouble.code, 0);
