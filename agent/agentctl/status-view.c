@@ -503,12 +503,25 @@ static int add_events(Buf *ret, const View *view, const json_t *status)
 
 /* ---- The page ---- */
 
+/* The plan has a crawl part: then crawlerd must be there, too. */
+static bool wants_crawler(const json_t *status)
+{
+    json_t *item;
+    size_t i;
+
+    json_array_foreach (json_object_get(status, "resources"), i, item)
+        if (streq(text_of(item, "kind", ""), "crawler"))
+            return true;
+    return false;
+}
+
 bool status_is_well(const json_t *status)
 {
     const char *crawler = json_str(json_object_get(status, "crawler"), "state");
 
-    return streq(text_of(status, "state", ""), "well") &&
-           !(crawler && (streq(crawler, "degraded") || streq(crawler, "paused")));
+    if (!streq(text_of(status, "state", ""), "well") || (!crawler && wants_crawler(status)))
+        return false;
+    return !crawler || !(streq(crawler, "degraded") || streq(crawler, "paused"));
 }
 
 int status_view(const json_t *status, const View *view, Buf *ret)

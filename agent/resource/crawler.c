@@ -24,7 +24,8 @@ typedef struct CrawlerItem {
     char **secrets; /* names that it mentions */
     BusCall *reload;
     sd_bus_slot *start;
-    bool told; /* crawlerd knows this document */
+    sd_bus_slot *owner; /* tells when crawlerd comes and goes */
+    bool told;          /* crawlerd knows this document */
     bool leaving;
 } CrawlerItem;
 
@@ -76,15 +77,46 @@ static bool secret_is_handed(const Resource *resource, const char *name)
            (copy.size == 0 || memcmp(copy.data, value->data, copy.size) == 0);
 }
 
+/* It came, or it went: either way it is asked again, and started where it does not run. */
+static int on_owner_changed(sd_bus_message *message, void *userdata, sd_bus_error *error)
+{
+    Resource *resource = userdata;
+    CrawlerItem *item = resource->item;
+
+    item->told = false;
+    if (!item->reload && !item->start)
+        resource_wants_attention(resource);
+    return 0;
+}
+
+static int watch_owner(Resource *resource, Error *err)
+{
+    CrawlerItem *item = resource->item;
+    int r;
+
+    if (item->owner || !resource->context->bus || resource->context->dry_run)
+        return 0;
+    r = sd_bus_add_match_async(resource->context->bus, &item->owner,
+                               "type='signal',sender='org.freedesktop.DBus',"
+                               "interface='org.freedesktop.DBus',member='NameOwnerChanged',"
+                               "arg0='" BUS_CRAWLER_NAME "'",
+                               on_owner_changed, NULL, resource);
+    return r < 0 ? error_errno(err, r, "watch for " BUS_CRAWLER_NAME) : 0;
+}
+
 static int crawler_check(Resource *resource, char **ret_difference, Error *err)
 {
     CrawlerItem *item = resource->item;
     auto_free char *path = path_join(resource->context->crawler_dir, CRAWLER_FILE_NAME);
     auto_buf Buf content = BUF_INIT(0);
     bool handed = true;
+    int r;
 
     if (!path)
         return error_oom(err);
+    r = watch_owner(resource, err);
+    if (r < 0)
+        return r;
     STRV_FOREACH (name, item->secrets)
         handed = handed && secret_is_handed(resource, *name);
     /* After a restart of ours crawlerd is asked to read it again, which changes nothing. */
@@ -304,6 +336,7 @@ static void crawler_free(Resource *resource)
         return;
     bus_call_free(item->reload);
     sd_bus_slot_unref(item->start);
+    sd_bus_slot_unref(item->owner);
     strv_free(item->secrets);
     free(item->document);
     free(item);

@@ -105,3 +105,16 @@ def test_the_crawler_runs_on_without_agentd_and_is_seen_in_the_status(machine):
     machine.agentd.stop()
     stays("crawlerd", lambda: machine.crawlerd.running, 2)
     assert machine.crawlerd.stop() == 0
+
+
+def test_a_dead_crawler_is_degraded_and_said_so(machine):
+    machine.put_plan(machine.make_plan(containers=[], secrets=[], crawl=machine.crawl()))
+    machine.start(machine.agentd)
+    machine.start(machine.crawlerd)
+    machine.cloud.wait_rows(*TABLE, 1)
+    wait_for("well", lambda: machine.agentctl("status").returncode == 0, 15)
+    machine.crawlerd.kill()
+    wait_for("degraded", lambda: machine.agentctl("status").returncode == 1, 15)
+    wait_for("the reason", lambda: "crawlerd" in machine.agentctl("status").stdout, 5)
+    machine.start(machine.crawlerd)
+    wait_for("well again", lambda: machine.agentctl("status").returncode == 0, 30)
