@@ -201,3 +201,23 @@ def test_it_starts_within_20_milliseconds(well):
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert min(cost() for _ in range(10)) < 0.020
+
+
+def complete(machine, *words):
+    """What bash offers for the last of WORDS."""
+    script = machine.build / "contrib/completion/agentctl"
+    if not script.exists():
+        pytest.skip(f"{script} is not made: make all")
+    quoted = " ".join(f"'{word}'" for word in ("agentctl", *words))
+    done = subprocess.run(["bash", "-c", f"source {script}; COMP_WORDS=({quoted}); COMP_CWORD={len(words)}; _agentctl; "
+                           "printf '%s\\n' \"${COMPREPLY[@]}\""], capture_output=True, text=True, check=True,
+                          env={**os.environ, "PATH": f"{machine.build}:{os.environ['PATH']}"})
+    return done.stdout.split()
+
+
+def test_bash_completes_verbs_options_and_the_names_of_containers(well):
+    assert complete(well, "re") == ["restart", "retry", "recipe"]
+    assert complete(well, "crawl", "b") == ["backfill"]
+    assert complete(well, "apply", "--d") == ["--dry-run"]
+    assert complete(well, "restart", "") == ["mervis"]
+    assert complete(well, "crawl", "run", "--") == ["--json", "--help"]
