@@ -15,6 +15,7 @@
 #define INDENT     12 /* where values stand, right of the headings */
 #define ALL_OK_MAX 8  /* system items shown one by one while nothing is wrong with them */
 #define EVENTS_MAX 5
+#define BAR_WIDTH  20
 
 /* ---- Lines ---- */
 
@@ -337,9 +338,22 @@ static const char *health_text(const json_t *container)
     return streq(state, "settled") || streq(state, "committed") ? "stopped" : "-";
 }
 
+/* "[#####---------------]": how far `done` of `total` is. */
+static const char *bar_text(uint64_t done, uint64_t total, char buf[static BAR_WIDTH + 3])
+{
+    size_t filled = total == 0 ? 0 : (size_t)(MIN_OF(done, total) * BAR_WIDTH / total);
+
+    buf[0] = '[';
+    memset(buf + 1, '#', filled);
+    memset(buf + 1 + filled, '-', BAR_WIDTH - filled);
+    buf[BAR_WIDTH + 1] = ']';
+    buf[BAR_WIDTH + 2] = '\0';
+    return buf;
+}
+
 static int add_progress(Buf *ret, const View *view, const char *name, const json_t *progress)
 {
-    char done_text[PARSE_TEXT_MAX], total_text[PARSE_TEXT_MAX];
+    char done_text[PARSE_TEXT_MAX], total_text[PARSE_TEXT_MAX], bar[BAR_WIDTH + 3];
     uint64_t done = count_of(progress, "done_bytes"), total;
 
     if (!json_is_object(progress))
@@ -348,10 +362,10 @@ static int add_progress(Buf *ret, const View *view, const char *name, const json
     if (!number_of(progress, "total_bytes", &total) || total == 0)
         return add_line(ret, view, "", COLOUR_BUSY, "%s: %s, %s so far", name,
                         text_of(progress, "phase", "at work"), done_text);
-    return add_line(ret, view, "", COLOUR_BUSY, "%s: %s, %s of %s (%u %%)", name,
-                    text_of(progress, "phase", "at work"), done_text,
-                    format_size_human(total_text, total),
-                    (unsigned)(MIN_OF(done, total) * 100 / total));
+    return add_line(ret, view, "", COLOUR_BUSY, "%s: %s %s %u %%, %s of %s", name,
+                    text_of(progress, "phase", "at work"), bar_text(done, total, bar),
+                    (unsigned)(MIN_OF(done, total) * 100 / total), done_text,
+                    format_size_human(total_text, total));
 }
 
 /* What the table has no column for, where there is something to say. */
@@ -444,6 +458,26 @@ static int add_jobs(Buf *ret, const View *view, const json_t *crawler)
     return add_table(ret, view, table, json_array_size(list));
 }
 
+static int add_backfills(Buf *ret, const View *view, const json_t *crawler)
+{
+    const json_t *list = json_object_get(crawler, "backfills"), *item;
+    char bar[BAR_WIDTH + 3];
+    size_t i;
+    int r = 0;
+
+    json_array_foreach (list, i, item) {
+        uint64_t done = count_of(item, "symbols_done"), all = count_of(item, "symbols");
+
+        if (r < 0)
+            break;
+        r = add_line(ret, view, "", COLOUR_BUSY,
+                     "backfill %s from %.10s: %s %" PRIu64 " of %" PRIu64 " symbols",
+                     text_of(item, "job", "?"), text_of(item, "from", "?"),
+                     bar_text(done, all, bar), done, all);
+    }
+    return r;
+}
+
 static int add_crawler(Buf *ret, const View *view, const json_t *status)
 {
     const json_t *crawler = json_object_get(status, "crawler");
@@ -478,6 +512,8 @@ static int add_crawler(Buf *ret, const View *view, const json_t *status)
         r = add_line(ret, view, "", COLOUR_NONE, "batches open: %" PRIu64 ", dead letters: %s",
                      count_of(delivery, "batches_open"),
                      number_text(delivery, "dead_letters", dead));
+    if (r >= 0)
+        r = add_backfills(ret, view, crawler);
     return r < 0 ? r : add_jobs(ret, view, crawler);
 }
 

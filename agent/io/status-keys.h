@@ -99,6 +99,9 @@
  *     "last_fetch_at": time, "next_fetch_at": time,
  *     "message", "remedy" } ],
  *
+ *   "backfills": [ { "job": string, "from": time, "to": time,    under way
+ *                    "symbols": integer, "symbols_done": integer } ],
+ *
  *   "spool": { "rows": integer,       not yet delivered: the backlog
  *              "bytes": integer, "max_bytes": integer, "oldest_at": time, "refused": integer },
  *
