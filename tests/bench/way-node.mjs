@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// The usual way in Node: fetch, and insert() of @google-cloud/bigquery by 500 rows.
+// way-node.mjs MARKET-URL SINK-URL SYMBOLS; MERVIS_BENCH_NODE is the directory that holds node_modules.
+import { createRequire } from "node:module";
+
+const require = createRequire(`${process.env.MERVIS_BENCH_NODE}/`);
+const { BigQuery } = require("@google-cloud/bigquery");
+const BATCH = 500;
+const [market, sink, symbols] = process.argv.slice(2);
+
+// A sink on loopback asks for no credentials.
+const bigquery = new BigQuery({ projectId: "bench", apiEndpoint: sink, autoRetry: false });
+bigquery.authClient.authorizeRequest = async (options) => ({
+  ...options, headers: { ...options.headers, authorization: "Bearer bench" },
+});
+const table = bigquery.dataset("bench").table("bars");
+
+function* rowsOf(document) {
+  const { meta, timestamp, indicators } = document.chart.result[0];
+  const quote = indicators.quote[0];
+  for (let i = 0; i < timestamp.length; i++)
+    yield { source: "yahoo", symbol: meta.symbol, currency: meta.currency, interval: meta.dataGranularity,
+            ts: timestamp[i], open: quote.open[i], high: quote.high[i], low: quote.low[i], close: quote.close[i],
+            volume: quote.volume[i] };
+}
+
+let waiting = [];
+for (let i = 0; i < Number(symbols); i++) {
+  const reply = await fetch(`${market}/v8/finance/chart/B${String(i).padStart(5, "0")}?interval=1m`);
+  if (!reply.ok) throw new Error(`HTTP ${reply.status}`);
+  waiting.push(...rowsOf(await reply.json()));
+  while (waiting.length >= BATCH) await table.insert(waiting.splice(0, BATCH));
+}
+if (waiting.length > 0) await table.insert(waiting);
