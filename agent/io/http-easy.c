@@ -18,7 +18,7 @@
 
 /* --- What libcurl calls --------------------------------------------------------------------- */
 
-static long easy_status(const HttpOp *op)
+long easy_status(const HttpOp *op)
 {
     long status = 0;
 
@@ -31,49 +31,6 @@ static size_t stop_with(HttpOp *op, OpStop stop, int code)
     op->stop = stop;
     op->stop_code = code;
     return 0; /* a short count ends the transfer */
-}
-
-static size_t stream_piece(HttpOp *op, const void *data, size_t size)
-{
-    int r;
-
-    op->streamed += size;
-    if (op->request.max_stream > 0 && op->streamed > op->request.max_stream)
-        return stop_with(op, OP_STOP_TOO_BIG, -EFBIG);
-
-    op->handed_over = true;
-    r = op->request.on_body(op, data, size, op->userdata);
-    if (op->dead)
-        return 0;
-    return r < 0 ? stop_with(op, OP_STOP_HANDLER, r) : size;
-}
-
-static size_t on_body(char *data, size_t unit, size_t count, void *userdata)
-{
-    HttpOp *op = userdata;
-    Buf *body = &op->response.body;
-    size_t size = unit * count, room;
-    bool is_success;
-    long status;
-
-    if (op->dead)
-        return 0;
-    status = easy_status(op);
-    if (status >= 200 && status < 300 && op->request.on_body)
-        return stream_piece(op, data, size);
-
-    /* Counted here, after decompression: a bomb shows its size only now. */
-    is_success = status >= 200 && status < 300;
-    body->max = is_success ? op->request.max_body : (size_t)HTTP_ERROR_BODY_MAX;
-    /* Growing would leave copies of a secret behind. */
-    if (op->request.sensitive && !body->data && buf_reserve(body, body->max) < 0)
-        return stop_with(op, OP_STOP_NO_MEMORY, -ENOMEM);
-    room = body->max - body->size;
-    if (size > room && is_success)
-        return stop_with(op, OP_STOP_TOO_BIG, -EFBIG);
-    if (buf_add(body, data, MIN_OF(size, room)) < 0)
-        return stop_with(op, OP_STOP_NO_MEMORY, -ENOMEM);
-    return size > room ? stop_with(op, OP_STOP_CUT, 0) : size;
 }
 
 static size_t on_header(char *data, size_t unit, size_t count, void *userdata)
@@ -263,6 +220,9 @@ static int set_headers(HttpOp *op)
         r = add_line(op, "Expect:"); /* a round trip, or a second of waiting, for nothing */
     if (r >= 0 && !has_type)
         r = add_line(op, "Content-Type:");
+    /* Not CURLOPT_ACCEPT_ENCODING, which would have libcurl decode it: see http-body.c. */
+    if (r >= 0 && op->request.compressed)
+        r = add_line(op, "Accept-Encoding: gzip");
     if (r < 0)
         return r;
     (void)curl_easy_setopt(op->easy, CURLOPT_HTTPHEADER, op->slist);
@@ -366,8 +326,6 @@ static void set_transport(HttpOp *op)
         (void)curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, op->unix_socket);
     if (request->no_proxy || op->unix_socket || host_is_loopback(op->hop_host))
         (void)curl_easy_setopt(easy, CURLOPT_PROXY, "");
-    if (request->compressed)
-        (void)curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, "gzip");
     if (request->fresh_connection)
         (void)curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
     (void)curl_easy_setopt(easy, CURLOPT_USERAGENT, op->client->user_agent);
@@ -394,7 +352,7 @@ static int easy_prepare(HttpOp *op)
     op->error_text[0] = '\0';
     (void)curl_easy_setopt(easy, CURLOPT_PRIVATE, op);
     (void)curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, op->error_text);
-    (void)curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
+    (void)curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, body_receive);
     (void)curl_easy_setopt(easy, CURLOPT_WRITEDATA, op);
     (void)curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
     (void)curl_easy_setopt(easy, CURLOPT_HEADERDATA, op);
@@ -507,7 +465,6 @@ static const CurlRow curl_rows[] = {
     {CURLE_SSL_CONNECT_ERROR,     -EPROTO,       ERROR_TEMPORARY, "TLS handshake failed"},
     {CURLE_HTTP2,                 -EPROTO,       ERROR_TEMPORARY, "HTTP/2 failed"},
     {CURLE_HTTP2_STREAM,          -EPROTO,       ERROR_TEMPORARY, "HTTP/2 failed"},
-    {CURLE_BAD_CONTENT_ENCODING,  -EBADMSG,      ERROR_CORRUPT,   "the body does not decompress"},
     {CURLE_URL_MALFORMAT,         -EINVAL,       ERROR_INVALID,   "bad URL"},
     {CURLE_OUT_OF_MEMORY,         -ENOMEM,       ERROR_INTERNAL,  "out of memory"},
     {CURLE_SSL_CACERT_BADFILE,    -ENOENT,       ERROR_INVALID,   "no CA certificates on this machine"},
@@ -526,6 +483,8 @@ static int stop_error(const HttpOp *op, Error *err)
     case OP_STOP_HEADERS:
         return error_set(err, -EFBIG, ERROR_CORRUPT, "%s: the answer's head is over %u bytes", host,
                          HTTP_HEADERS_MAX);
+    case OP_STOP_ENCODING:
+        return error_set(err, op->stop_code, ERROR_CORRUPT, "%s: %s", host, op->encoding_fault);
     case OP_STOP_HANDLER:
         return error_errno(err, op->stop_code, "%s: the answer cannot be used", host);
     case OP_STOP_READ:

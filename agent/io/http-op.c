@@ -178,20 +178,11 @@ static uint64_t total_left_usec(const HttpOp *op)
     return op->request.total_timeout_usec > spent ? op->request.total_timeout_usec - spent : 0;
 }
 
-static void body_cleanse(HttpOp *op)
-{
-    Buf *body = &op->response.body;
-
-    if (op->request.sensitive && body->data)
-        explicit_bzero(body->data, body->size);
-    buf_clear(body);
-}
-
 static void response_reset(HttpOp *op)
 {
     HttpResponse *response = &op->response;
 
-    body_cleanse(op);
+    body_reset(op);
     buf_clear(&op->header_text);
     op->n_header_text = 0;
     response->n_headers = 0;
@@ -203,7 +194,6 @@ static void response_reset(HttpOp *op)
     response->connected = false;
     op->stop = OP_STOP_NONE;
     op->stop_code = 0;
-    op->streamed = 0;
 }
 
 static int hop_begin(HttpOp *op, Error *err)
@@ -261,7 +251,7 @@ static void op_finish(HttpOp *op, const Error *err)
     if (op->easy)
         curl_easy_cleanup(op->easy);
     op->easy = NULL;
-    body_cleanse(op);
+    body_reset(op);
     buf_done(&op->response.body);
     buf_done(&op->header_text);
 }
@@ -329,6 +319,8 @@ void op_try_done(HttpOp *op, CURLcode result)
 {
     auto_error Error error = {0};
 
+    if (result == CURLE_OK)
+        result = body_end(op);
     easy_collect(op);
     if (op->stop == OP_STOP_CUT)
         result = CURLE_OK;
@@ -463,6 +455,7 @@ int http_start(HttpClient *client, const HttpRequest *request, HttpHandler handl
 
     assert(client && request && request->url && handler && ret);
     assert(!(request->bearer && request->user_pass));
+    assert(!(request->sensitive && request->compressed)); /* zlib would keep copies */
 
     if (client->closed)
         return error_set(err, -ESHUTDOWN, ERROR_INTERNAL, "the http client is closed");
@@ -546,7 +539,7 @@ void op_destroy(HttpOp *op)
 {
     op_abandon(op);
     curl_slist_free_all(op->slist);
-    body_cleanse(op);
+    body_reset(op);
     buf_done(&op->response.body);
     buf_done(&op->header_text);
     for (size_t i = 0; op->headers && i < op->request.n_headers; i++) {

@@ -3,12 +3,14 @@
 #define AGENT_IO_HTTP_PRIVATE_H
 
 /* Between http.c (client and loop), http-op.c (one operation and its tries), http-easy.c (one
- * transfer in libcurl's terms) and http-endpoint.c (where a URL really leads). */
+ * transfer in libcurl's terms), http-body.c (what the transfer brings) and http-endpoint.c (where a
+ * URL really leads). */
 
 #include <arpa/inet.h>
 #include <curl/curl.h>
 
 #include "agent/base/list.h"
+#include "agent/io/gzip.h"
 #include "agent/io/http.h"
 #include "agent/io/loop.h"
 
@@ -51,12 +53,13 @@ typedef enum OpState {
 /* What one try was ended by, when it was us. */
 typedef enum OpStop {
     OP_STOP_NONE,
-    OP_STOP_CUT,     /* enough of an error's body: the answer counts */
-    OP_STOP_TOO_BIG, /* body or stream */
-    OP_STOP_HEADERS, /* header lines over HTTP_HEADERS_MAX */
-    OP_STOP_HANDLER, /* on_body said so */
-    OP_STOP_READ,    /* read or rewind said so */
-    OP_STOP_ADDRESS, /* the address was refused */
+    OP_STOP_CUT,      /* enough of an error's body: the answer counts */
+    OP_STOP_TOO_BIG,  /* body or stream */
+    OP_STOP_HEADERS,  /* header lines over HTTP_HEADERS_MAX */
+    OP_STOP_ENCODING, /* the body does not decompress */
+    OP_STOP_HANDLER,  /* on_body said so */
+    OP_STOP_READ,     /* read or rewind said so */
+    OP_STOP_ADDRESS,  /* the address was refused */
     OP_STOP_NO_MEMORY,
 } OpStop;
 
@@ -98,6 +101,10 @@ struct HttpOp {
     Backoff backoff;
     uint64_t started_usec, try_started_usec;
 
+    Gunzip *gunzip; /* NULL: the body travels as it is */
+    bool body_begun;
+    const char *encoding_fault;
+
     HttpResponse response;
     Buf header_text; /* "name\0value\0"… */
     size_t n_header_text;
@@ -118,7 +125,16 @@ void op_begin_queued(HttpOp *op);
 void op_abandon(HttpOp *op);
 void op_destroy(HttpOp *op);
 
+/* http-body.c */
+/* CURLOPT_WRITEFUNCTION. */
+size_t body_receive(char *data, size_t unit, size_t count, void *userdata);
+/* The transfer ended well: whether its body did, too. */
+CURLcode body_end(HttpOp *op) must_check;
+void body_cleanse(HttpOp *op);
+void body_reset(HttpOp *op);
+
 /* http-easy.c */
+long easy_status(const HttpOp *op);
 int easy_begin(HttpOp *op, uint64_t limit_usec, Error *err) must_check;
 /* Counts what the transfer moved, and takes it from libcurl. */
 void easy_end(HttpOp *op);

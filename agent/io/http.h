@@ -114,7 +114,7 @@ typedef struct HttpRequest {
     bool sensitive;                  /* the answer holds a secret: overwritten before it is freed */
     bool held;                       /* waits for http_op_restart() */
     bool no_proxy;                   /* the metadata server is never asked through a proxy */
-    bool compressed;                 /* offer gzip */
+    bool compressed;                 /* offer gzip; not with `sensitive` */
     bool fresh_connection;           /* do not reuse one */
     bool http2;                      /* offered over TLS when set */
     HttpRetry retry;
