@@ -243,8 +243,10 @@ int table_add(Table *table, const char *const *cells)
  * gives one up. */
 static void column_widths(const Table *table, size_t room, size_t *ret)
 {
-    size_t total = (table->n_columns - 1) * GAP, n = strv_length(table->cells);
+    size_t total, n = strv_length(table->cells);
 
+    assert(table->n_columns > 0);
+    total = (table->n_columns - 1) * GAP;
     for (size_t i = 0; i < table->n_columns; i++)
         ret[i] = 0;
     for (size_t i = 0; i < n; i++) {

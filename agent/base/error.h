@@ -68,4 +68,14 @@ int error_is_transient(const Error *err);
 
 #define auto_error auto_(error_done)
 
+#if defined(__clang_analyzer__) && !defined(ERROR_IMPLEMENTATION)
+/* The analyzer sees one file at a time and would believe that a failure may return 0. */
+#define error_set(err, code, ...)    ((void)(error_set)(err, code, __VA_ARGS__), (code))
+#define error_setv(err, code, ...)   ((void)(error_setv)(err, code, __VA_ARGS__), (code))
+#define error_prefix(err, code, ...) ((void)(error_prefix)(err, code, __VA_ARGS__), (code))
+#define error_remedy(err, code, ...) ((void)(error_remedy)(err, code, __VA_ARGS__), (code))
+#define error_errno(err, ...)        ((void)(error_errno)(err, __VA_ARGS__), -1)
+#define error_oom(err)               ((void)(error_oom)(err), -1)
+#endif
+
 #endif

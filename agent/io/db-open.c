@@ -158,7 +158,7 @@ static int migrate_one(Db *db, const char *sql, size_t to, Error *err)
 {
     auto_(db_rollbackp) Db *transaction = NULL;
     char version[64];
-    int64_t now;
+    int64_t now = 0;
     int r;
 
     r = db_begin(db, err);

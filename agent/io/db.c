@@ -235,7 +235,7 @@ static int bind_one(DbStmt *stmt, int index, char type, va_list *args)
 
 static int bind_all(DbStmt *stmt, const char *types, va_list *args, Error *err)
 {
-    assert((int)strlen(types) == sqlite3_bind_parameter_count(stmt->handle));
+    assert(stmt && (int)strlen(types) == sqlite3_bind_parameter_count(stmt->handle));
 
     for (int i = 0; types[i]; i++) {
         int code = bind_one(stmt, i + 1, types[i], args);
