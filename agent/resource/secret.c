@@ -97,26 +97,35 @@ static void look_again_later(SecretItem *item)
                         REFRESH_ACCURACY(item->plan->refresh_usec));
 }
 
+/* The value that we have is no answer to a look that failed: it is asked again. What a person cures
+ * (IAM, a missing version) is cured in the cloud, and no new plan tells us. True: it was in doubt
+ * and is no longer, which those know nothing of who held their set for it. */
+static bool take_answer(Resource *resource, const Error *err, Error *ret_failure)
+{
+    SecretItem *item = resource->item;
+    bool doubted = secret_store_is_in_doubt(resource->context->secrets, resource->name);
+
+    if (err) {
+        (void)error_copy(ret_failure, err);
+        item->due = true;
+        if (ret_failure->kind == ERROR_INVALID || ret_failure->kind == ERROR_CORRUPT)
+            ret_failure->kind = ERROR_TEMPORARY;
+    }
+    if (secret_store_set_doubt(resource->context->secrets, resource->name, err != NULL) < 0 && !err)
+        (void)error_oom(ret_failure);
+    return doubted && !err;
+}
+
 static void on_fetched(CloudSecret *secret, const Error *err, void *userdata)
 {
     Resource *resource = userdata;
     SecretItem *item = resource->item;
     auto_(secret_record_done) SecretRecord before = {0};
     auto_error Error failure = {0};
-    bool was_here = false;
+    bool was_here = false, cleared;
     int changed;
 
-    if (err) {
-        (void)error_copy(&failure, err);
-        /* The value that we have is no answer to this question: it is asked again. What a person
-         * cures (IAM, a missing version) is cured in the cloud, and no new plan tells us. */
-        item->due = true;
-        if (failure.kind == ERROR_INVALID || failure.kind == ERROR_CORRUPT)
-            failure.kind = ERROR_TEMPORARY;
-    }
-    if (secret_store_set_doubt(resource->context->secrets, resource->name, failure.code < 0) < 0 &&
-        failure.code == 0)
-        (void)error_oom(&failure);
+    cleared = take_answer(resource, err, &failure);
     changed = failure.code < 0 ? failure.code
                                : secret_store_record(resource->context->secrets, resource->name,
                                                      &before, &failure);
@@ -132,7 +141,7 @@ static void on_fetched(CloudSecret *secret, const Error *err, void *userdata)
     item->fetch = cloud_op_free(item->fetch);
     look_again_later(item);
     /* After a reboot the version is the old one, and yet somebody waits for its value. */
-    if (changed > 0 || (changed == 0 && !was_here))
+    if (changed > 0 || (changed == 0 && (!was_here || cleared)))
         resource->context->host->secret_changed(resource, resource->context->host_userdata);
     resource_finish(resource, failure.code < 0 ? &failure : NULL);
 }
@@ -170,8 +179,8 @@ static void on_resolved(CloudSecret *secret, const Error *err, void *userdata)
         fetch(resource);
         return;
     }
-    if (err)
-        (void)error_copy(&failure, err);
+    if (take_answer(resource, err, &failure))
+        resource->context->host->secret_changed(resource, resource->context->host_userdata);
     item->fetch = cloud_op_free(item->fetch);
     look_again_later(item);
     resource_finish(resource, failure.code < 0 ? &failure : NULL);

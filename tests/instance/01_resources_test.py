@@ -147,6 +147,24 @@ def test_swap_is_made_switched_on_resized_and_removed(swappy):
     wait_for("its file to go", lambda: vm.sh(f"test -e {SWAP}", check=False).returncode == 1, 10)
 
 
+def test_a_slow_disk_does_not_stop_the_loop(swappy):
+    """mkswap takes its time; agentd answers meanwhile, and gives the work up when the plan does."""
+    vm = swappy.vm
+    vm.write("/usr/local/sbin/mkswap", "#!/bin/sh\necho $$ >/run/mkswap.pid\nsleep 60\n")
+    vm.sh("chmod 755 /usr/local/sbin/mkswap")
+    swappy.put(swap={"size": "17MiB", "path": SWAP})
+    wait_for("mkswap", lambda: vm.sh("test -s /run/mkswap.pid", check=False).returncode == 0, 15)
+    for _ in range(5):
+        began = time.monotonic()
+        assert vm.resource("swap")["state"] == "applying"
+        assert time.monotonic() - began < 2
+    vm.sh("rm /usr/local/sbin/mkswap")
+    swappy.put_and_settle(timezone="Asia/Seoul")
+    wait_for("the end of mkswap", lambda: vm.sh("kill -0 $(cat /run/mkswap.pid)", check=False).returncode != 0, 10)
+    assert vm.out("ls -A /var/lib/docker | grep -c swapfile || true") == "0"
+    vm.sh("rm /run/mkswap.pid")
+
+
 def test_a_file_that_is_no_swap_is_never_overwritten(swappy):
     swappy.vm.sh(f"echo precious >{SWAP}")
     swappy.put(swap={"size": "17MiB", "path": SWAP})

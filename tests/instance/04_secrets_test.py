@@ -3,7 +3,7 @@
 
 import pytest
 
-from rig.process import wait_for
+from rig.process import stays, wait_for
 
 SECRETS = {"service": "secretmanager"}
 SCOPE = "ACCESS_TOKEN_SCOPE_INSUFFICIENT"
@@ -109,6 +109,41 @@ def test_a_401_renews_the_token_once(shared):
     shared.put_and_settle(**parts("token"))
     tokens = [one for one in shared.cloud.requests()[since:] if one["path"].endswith("/token")]
     assert len(tokens) == 1
+
+
+def test_the_secrets_of_a_container_change_together_and_its_own_user_can_read_them(world):
+    from rig import image
+    vm, cloud = world.vm, world.cloud
+    made = image.build(files={"app": (b"#!/bin/sh\ntrap 'exit 0' TERM\nwhile :; do sleep 0.1; done\n", 0o755)},
+                       entrypoint=["/bin/sh", "/app"])
+    world.registry.push(made, "demo-project/repo/app", "stable")
+    for name in ("USER", "PASSWORD"):
+        cloud.add_secret(name, "one")
+    world.put(secrets=[{"name": "user", "secret": "USER", "refresh": "10s"},
+                       {"name": "password", "secret": "PASSWORD", "refresh": "10s"}],
+              containers=[{"name": "app", "image": "asia-northeast3-docker.pkg.dev/demo-project/repo/app:stable",
+                           "user": "1000:1000", "log": "json-file", "env": {"LOGIN": {"secret": "user"}},
+                           "secret_files": [{"secret": "password", "path": "/run/secrets/password"}],
+                           "health": {"stable": "1s"}, "update": {"settle": "1m"}, "stop_timeout": "2s"}])
+    vm.boot()
+    world.settle(60)
+
+    def pair():
+        return vm.out("docker exec app sh -c 'echo $LOGIN; cat /run/secrets/password'", check=False).split()
+
+    assert pair() == ["one", "one"]
+    assert vm.out("docker exec app stat -c '%a %u' /run/secrets/password") == "400 1000"
+    was = vm.out("docker ps -q --no-trunc")
+    cloud.fault({"service": "secretmanager", "path": ".*PASSWORD.*"}, {"status": 403, "reason": IAM})
+    cloud.add_secret("USER", "two")
+    cloud.add_secret("PASSWORD", "two")
+    vm.sh("agentctl apply")
+    wait_state(world, "password", "stale")
+    vm.explain("the other to be read", lambda: secrets(world)["user"]["version"] == "2")
+    stays("the pair", lambda: pair() == ["one", "one"] and vm.out("docker ps -q --no-trunc") == was, 3)
+    cloud.clear_faults()
+    vm.sh("agentctl apply")
+    wait_for("the new pair", lambda: pair() == ["two", "two"], 30)
 
 
 def test_a_value_is_nowhere_but_in_its_files(world):
