@@ -4,6 +4,7 @@
 import email.utils
 import json
 import os
+import re
 import subprocess
 import time
 
@@ -71,6 +72,18 @@ def test_nothing_is_wrong_with_a_machine_that_is_well(well):
             "secret.app-key", "image.mervis", "bigquery-jobs", "dataset", "time-zones"} <= set(checks)
     assert not [name for name, one in checks.items()
                 if one["ok"] is None and name not in ("units",)], checks
+
+
+def test_every_line_is_in_the_manual(well):
+    page = well.build / "contrib/man/agentctl.1"
+    if not page.exists():
+        pytest.skip(f"{page} is not made: make all")
+    rows = page.read_text().partition(".SH CHECKS OF DOCTOR\n")[2].partition(".SH ")[0]
+    known = [re.sub("NAME|HOST|PATH", ".+", re.escape(row.replace("\\-", "-")))
+             for row in re.findall(r"(?m)^\.B (.+)$", rows)]
+    assert "metadata" in known
+    unknown = [name for name in report(well) if not any(re.fullmatch(form, name) for form in known)]
+    assert not unknown
 
 
 def test_it_works_without_agentd(well):
