@@ -282,9 +282,16 @@ static void take_over(Container *c)
     c->out_of_memory = false;
 }
 
+/* A field of the journal; where memory is out the record goes without it. */
+static char *digest_field(const char *digest)
+{
+    return str_printf("MERVIS_DIGEST=%s", digest);
+}
+
 static void commit(Container *c)
 {
     ResourceContext *context = c->resource->context;
+    auto_free char *digest = digest_field(c->want->digest);
     bool first = !c->slot.current;
     auto_error Error err = {0};
 
@@ -296,7 +303,7 @@ static void commit(Container *c)
     if (container_enter(c, ROLLOUT_COMMITTED) < 0)
         return;
     resource_event(c->resource, LOG_LEVEL_NOTICE, first ? "container-started" : "rolled-out",
-                   FIELDS("MERVIS_STATE=committed"), "%s %.19s of %s %s",
+                   FIELDS("MERVIS_STATE=committed", digest), "%s %.19s of %s %s",
                    first ? "digest" : "rolled out, digest", c->want->digest, c->want->image,
                    c->plan->mode == PLAN_MODE_JOB ? "runs" : "runs and is healthy");
     (void)timer_set(c->settle_timer, c->plan->update.settle_usec, SECOND);
@@ -388,6 +395,7 @@ static void prove(Container *c)
 
 static void tell_rollback(Container *c, const Release *bad, Error *err)
 {
+    auto_free char *digest = digest_field(bad->digest);
     char span[TIME_SPAN_MAX];
 
     (void)error_set(err, -ECANCELED, ERROR_INVALID,
@@ -398,8 +406,8 @@ static void tell_rollback(Container *c, const Release *bad, Error *err)
                        "push a corrected image (or secret, or plan), or try it again: "
                        "sudo agentctl retry %s",
                        c->plan->name);
-    resource_event(c->resource, LOG_LEVEL_ERROR, "rolled-back", FIELDS("MERVIS_STATE=rolled-back"),
-                   "%s (downtime %s)", error_text(err),
+    resource_event(c->resource, LOG_LEVEL_ERROR, "rolled-back",
+                   FIELDS("MERVIS_STATE=rolled-back", digest), "%s (downtime %s)", error_text(err),
                    time_format_span(span, c->slot.downtime_usec));
 }
 
