@@ -20,6 +20,16 @@
 /* Columns of help up to the explanation. */
 #define NAME_COLUMN 30
 
+/* As it was called, for whoever is told to call it again. */
+static char *const *arg_words;
+
+char *verb_as_root(void)
+{
+    auto_free char *words = str_join((const char *const *)arg_words, " ");
+
+    return words ? str_printf("sudo " PROGRAM " %s", words) : NULL;
+}
+
 int verb_print(const char *text)
 {
     if (fputs(text, stdout) == EOF || fflush(stdout) != 0) {
@@ -278,6 +288,7 @@ int agentctl_main(int argc, char **argv)
         return verb_print(PROGRAM " " PACKAGE_VERSION "\n");
     if (argv[1][0] == '-')
         return usage("no option %s; `" PROGRAM " --help` lists them", argv[1]);
+    arg_words = argv + 1;
     verb = find_verb(argv + 1, &words);
     if (!verb)
         return unknown_verb(argv + 1);

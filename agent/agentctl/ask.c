@@ -21,6 +21,11 @@ const Peer peer_crawler = {"crawlerd", BUS_CRAWLER_NAME, BUS_CRAWLER_PATH, BUS_C
 /* The unit may have failed, or never started: its journal knows. crawlerd is agentd's to start. */
 void ask_explain(const Peer *peer, Error *err)
 {
+    auto_free char *as_root = err->code == -EPERM ? verb_as_root() : NULL;
+
+    /* The bus refuses before the daemon does, and knows no verbs. */
+    if (as_root)
+        (void)error_remedy(err, err->code, "%s", as_root);
     if (err->code == -ESRCH && peer == &peer_agent)
         (void)error_remedy(err, err->code,
                            "journalctl -u agentd -n 50; sudo systemctl start agentd");

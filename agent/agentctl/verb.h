@@ -44,6 +44,8 @@ int agentctl_main(int argc, char **argv);
 int verb_fail(const Error *err, int status);
 /* The status for a call that failed: unreachable, or refused. */
 int verb_status_of(const Error *err);
+/* "sudo agentctl restart web": this very call, as root. free(); NULL when memory is out. */
+char *verb_as_root(void);
 /* Writes it all to standard output; EXIT_DEGRADED when that fails (a full disk, a closed pipe). */
 int verb_print(const char *text);
 /* The same of a value, which is taken; NULL is memory that is out. */

@@ -11,9 +11,11 @@ import signal
 import subprocess
 import time
 import unicodedata
+from pathlib import Path
 
 import pytest
 
+from rig.bus import Bus
 from rig.process import wait_for
 
 # "daemon", whom the bus knows: neither root nor whom crawlerd runs as.
@@ -71,9 +73,31 @@ def test_root_alone_may_change_and_others_are_told_sudo(well):
     for words in CHANGES:
         done = as_somebody(well, *words)
         assert done.returncode == 1, words
-        assert f"sudo agentctl {' '.join(words[:2] if words[0] in ('crawl', 'plan') else words[:1])}" in done.stderr
+        assert f"sudo agentctl {' '.join(words)}" in done.stderr
         assert not done.stdout
     assert started_at(well) == before
+
+
+def test_the_shipped_bus_policy_lets_everybody_read_and_root_alone_change(machine):
+    """The same again where the bus itself refuses, before agentd is asked."""
+    units = Path(__file__).resolve().parent.parent.parent / "units"
+    bus = Bus(machine.dir, policies=[units / "io.mervis.Agent1.conf"])
+    before = os.environ["DBUS_SYSTEM_BUS_ADDRESS"]
+    bus.start()
+    try:
+        machine.put_plan(machine.make_plan(containers=[], secrets=[]))
+        machine.start(machine.agentd)
+        wait_for("well", lambda: machine.status().get("state") == "well", 15)
+        for words in (("status",), ("history",), ("secrets",), ("apply", "--dry-run")):
+            assert as_somebody(machine, *words).returncode == 0, words
+        for words in (("apply",), ("restart", "web"), ("plan", "show"), ("cleanup",)):
+            done = as_somebody(machine, *words)
+            assert done.returncode == 1 and f"sudo agentctl {' '.join(words)}" in done.stderr, done.stderr
+        assert agentctl(machine, "apply").returncode == 0
+    finally:
+        machine.agentd.kill()
+        bus.kill()
+        os.environ["DBUS_SYSTEM_BUS_ADDRESS"] = before
 
 
 def test_json_everywhere(well):
