@@ -7,63 +7,15 @@
 #include <string.h>
 
 #include "agent/agentctl/document.h"
+#include "agent/agentctl/page.h"
 #include "agent/base/parse.h"
 #include "agent/base/str.h"
 #include "agent/base/time.h"
 #include "agent/io/json.h"
 
-#define INDENT     12 /* where values stand, right of the headings */
-#define ALL_OK_MAX 8  /* system items shown one by one while nothing is wrong with them */
+#define ALL_OK_MAX 8 /* system items shown one by one while nothing is wrong with them */
 #define EVENTS_MAX 5
 #define BAR_WIDTH  20
-
-/* ---- Lines ---- */
-
-static int add_heading(Buf *ret, const View *view, const char *heading)
-{
-    size_t width = text_width(heading);
-    int r;
-
-    r = render_coloured(ret, view, COLOUR_BOLD, heading);
-    return r < 0 ? r : buf_printf(ret, "%*s", width < INDENT ? (int)(INDENT - width) : 1, "");
-}
-
-static int add_indent(Buf *ret)
-{
-    return buf_printf(ret, "%*s", INDENT, "");
-}
-
-/* "Heading     words of a sentence": an empty heading continues the paragraph above. */
-static int add_line(Buf *ret, const View *view, const char *heading, Colour colour,
-                    const char *format, ...) printf_like(5, 6);
-static int add_line(Buf *ret, const View *view, const char *heading, Colour colour,
-                    const char *format, ...)
-{
-    auto_free char *text = NULL;
-    va_list args;
-    int n, r;
-
-    va_start(args, format);
-    n = vasprintf(&text, format, args);
-    va_end(args);
-    if (n < 0) {
-        text = NULL;
-        return -ENOMEM;
-    }
-    r = *heading ? add_heading(ret, view, heading) : add_indent(ret);
-    return r < 0 ? r : render_wrapped(ret, view, INDENT, colour, text);
-}
-
-/* A list under its own headings; nothing when it is empty. */
-static int add_table(Buf *ret, const View *view, const Table *table, size_t n_rows)
-{
-    int r;
-
-    if (n_rows == 0)
-        return 0;
-    r = buf_add_char(ret, '\n');
-    return r < 0 ? r : table_render(table, view, 0, ret);
-}
 
 /* ---- What is wrong ---- */
 

@@ -22,8 +22,9 @@ from rig.process import wait_for
 SOMEBODY = (1, 1)
 READS = (("status",), ("history",), ("secrets",), ("apply", "--dry-run"), ("cleanup", "--dry-run"), ("crawl", "status"),
          ("recipe", "list"), ("recipe", "show", "yahoo-chart"), ("plan", "schema"))
-CHANGES = (("apply",), ("restart", "mervis"), ("rollback", "mervis"), ("retry", "mervis"), ("cleanup",), ("plan", "show"),
-           ("crawl", "run", "us-1d"), ("crawl", "backfill", "us-1d", "2026-01-01"), ("crawl", "dead-letters"),
+CHANGES = (("apply",), ("restart", "mervis"), ("rollback", "mervis"), ("retry", "mervis"), ("cleanup",),
+           ("plan", "show"), ("crawl", "run", "us-1d"),
+           ("crawl", "backfill", "us-1d", "2026-01-01"), ("crawl", "dead-letters"),
            ("crawl", "replay"))
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 
@@ -101,8 +102,8 @@ def test_the_shipped_bus_policy_lets_everybody_read_and_root_alone_change(machin
 
 
 def test_json_everywhere(well):
-    for words in (*READS[:6], ("restart", "mervis"), ("plan", "show"), ("crawl", "run", "us-1d"), ("crawl", "dead-letters"),
-                  ("crawl", "replay"), ("apply",), ("cleanup",), ("recipe", "list")):
+    for words in (*READS[:6], ("restart", "mervis"), ("plan", "show"), ("crawl", "run", "us-1d"),
+                  ("crawl", "dead-letters"), ("crawl", "replay"), ("apply",), ("cleanup",), ("recipe", "list")):
         done = agentctl(well, *words, "--json")
         assert done.returncode in (0, 1), (words, done.stderr)
         assert json.loads(done.stdout) is not None, words
@@ -172,7 +173,8 @@ def test_logs_asks_the_journal_for_the_right_records(well):
     done = agentctl(well, "logs", "mervis", "-n5", "-f", "-x", env=path)
     words = done.stdout.split("\n")
     assert done.returncode == 7
-    assert {"--lines=5", "--follow", "--catalog", "CONTAINER_NAME=mervis", "MERVIS_RESOURCE=container/mervis"} <= set(words)
+    assert {"--lines=5", "--follow", "--catalog", "CONTAINER_NAME=mervis",
+            "MERVIS_RESOURCE=container/mervis"} <= set(words)
     assert "--unit=statusd" in agentctl(well, "logs", env=path).stdout
     assert agentctl(well, "logs", "--", "--output=export", env=path).returncode == 64
 

@@ -16,8 +16,8 @@ def test_a_steady_state_logs_nothing(machine):
     machine.cloud.add_secret("APP_KEY", "the-key")
     machine.cloud.make_dataset("market")
     machine.put_plan(machine.make_plan(
-        crawl=machine.crawl(jobs=[{"name": "us-1d", "recipe": "yahoo-chart", "symbols": ["AAPL", "MSFT"], "interval": "1d",
-                                   "every": "10s", "terms": "acknowledged"}])))
+        crawl=machine.crawl(jobs=[{"name": "us-1d", "recipe": "yahoo-chart", "symbols": ["AAPL", "MSFT"],
+                                   "interval": "1d", "every": "10s", "terms": "acknowledged"}])))
     for daemon in (machine.agentd, machine.crawlerd, machine.statusd):
         machine.start(daemon)
     machine.wait_settled()

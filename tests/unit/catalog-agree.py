@@ -56,7 +56,8 @@ def every_entry_explains_and_names_a_remedy():
 
 
 def every_event_is_one_that_the_code_can_send():
-    code = "".join(path.read_text() for folder in ("agent", "crawler") for path in sorted((SOURCE / folder).rglob("*.c"))
+    code = "".join(path.read_text() for folder in ("agent", "crawler")
+                   for path in sorted((SOURCE / folder).rglob("*.c"))
                    if path not in TABLES and path.name != "plan-names.c")
     unsent = [name for name, _ in events() if f'"{name}"' not in code]
     assert not unsent, unsent
