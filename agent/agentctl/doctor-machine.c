@@ -91,7 +91,7 @@ void check_disk(Doctor *doctor)
     const char *const paths[] = {doctor->options->state_dir, doctor->engine_root,
                                  doctor->options->root};
     unsigned high = doctor->plan ? (unsigned)doctor->plan->images.disk_high : DISK_HIGH_PERCENT;
-    unsigned long seen[ELEMENTS(paths)];
+    unsigned long seen[ELEMENTS(paths)] = {0};
     size_t n_seen = 0;
 
     for (size_t i = 0; i < ELEMENTS(paths); i++) {
