@@ -181,6 +181,13 @@ static char *name_of(const json_t *instance)
     return host ? str_printf("%.*s", (int)strcspn(host, "."), host) : strdup("");
 }
 
+/* cloud-init/startup-script.sh installs the package and is done: it says so with this word, and may
+ * stay. */
+static bool script_is_old(const char *script)
+{
+    return !str_is_empty(script) && !strstr(script, "mervis-bootstrap: ");
+}
+
 static int read_identity(const json_t *root, const Attributes *attributes, CloudIdentity *identity)
 {
     const json_t *instance = json_object_get(root, "instance");
@@ -204,7 +211,7 @@ static int read_identity(const json_t *root, const Attributes *attributes, Cloud
     identity->universe = strdup(str_is_empty(universe) ? "googleapis.com" : universe);
     identity->spot = is_true(json_object_get(instance, "scheduling"), "preemptible");
     identity->publishes = guest && strcasecmp(guest, "TRUE") == 0;
-    identity->startup_script = !str_is_empty(attribute(attributes, "startup-script")) ||
+    identity->startup_script = script_is_old(attribute(attributes, "startup-script")) ||
                                !str_is_empty(attribute(attributes, "startup-script-url"));
     if (!identity->instance_id || !identity->name || !identity->project ||
         !identity->project_number || !identity->zone || !identity->region ||

@@ -119,6 +119,19 @@ static void the_first_snapshot_says_who_we_are(void **state)
     assert_string_equal(cloud_identity_peek(f->cloud)->machine_type, "e2-micro");
 }
 
+static void the_script_that_installs_the_package_is_no_old_one(void **state)
+{
+    Fixture *f = *state;
+    auto_watched Watched w = {0};
+
+    fixture_tree(f, "",
+                 "\"startup-script\":\"#!/bin/sh\\nsay() { echo \\\"mervis-bootstrap: $1\\\"; }\",",
+                 "");
+    watch(f, &w);
+    loop_run_until(f->event, &w.changed, 5 * SECOND);
+    assert_true(w.changes != 0 && !w.startup_script);
+}
+
 static void a_recorded_tree_is_read(void **state)
 {
     Fixture *f = *state;
@@ -766,7 +779,8 @@ static void a_cloud_that_goes_takes_its_work_along(void **state)
     cloud_op_free(a.op);
 }
 
-TEST_MAIN(TEST(the_first_snapshot_says_who_we_are), TEST(a_recorded_tree_is_read),
+TEST_MAIN(TEST(the_first_snapshot_says_who_we_are),
+          TEST(the_script_that_installs_the_package_is_no_old_one), TEST(a_recorded_tree_is_read),
           TEST(a_change_arrives_by_the_long_poll), TEST(a_pending_preemption_is_seen_at_start),
           TEST(a_change_of_something_else_is_none),
           TEST(the_plan_comes_from_the_project_and_by_role),
