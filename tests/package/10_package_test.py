@@ -262,3 +262,17 @@ def test_purging_takes_the_state_away(world):
     assert vm.out("cat /etc/mervis-agent/recipes/mine.json") == "mine"
     assert world.container() == container and container[2] == "true"
     assert vm.out("systemctl --failed --no-legend --plain") == ""
+
+
+def test_the_first_plan_of_the_readme_by_hand(world, deb):
+    """On a machine that is no cloud VM: install, write the plan, look."""
+    vm = world.vm
+    vm.sh("rm -r /etc/systemd/system/agentd.service.d; systemctl daemon-reload; echo UTC >/etc/timezone")
+    vm.sh(f"dpkg -i /root/{deb.name}", timeout=120)
+    plan = re.search(r"```json\n(.*?)```", (TOP / "README.md").read_text(), re.DOTALL)[1]
+    vm.sh("mkdir -p /etc/mervis-agent; cat >/etc/mervis-agent/plan.json", input=plan)
+    assert vm.sh("agentctl plan validate /etc/mervis-agent/plan.json").returncode == 0
+    vm.explain("the plan to be applied", lambda: (vm.status().get("plan") or {}).get("outcome") == "applied", 30)
+    assert vm.out("cat /etc/motd") == "Kept by mervis-agent: agentctl status"
+    assert "well" in vm.out("agentctl status | head -n 1")
+    assert "agentd answers" in vm.sh("agentctl doctor", check=False).stdout

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the documents promise: plans that are valid, files and verbs that exist."""
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parent.parent.parent
+READMES = (TOP / "README.md", TOP / "contrib/README.ko.md")
+DOCUMENTS = (*READMES, TOP / "contrib/migration.md")
+
+
+def agentctl(*arguments):
+    build = Path(os.environ["MERVIS_BUILD"])
+    env = {**os.environ, "MERVIS_RECIPES_DIR": str(TOP / "crawler/recipe"), "PATH": f"{build}:{os.environ['PATH']}"}
+    return subprocess.run([build / "agentctl", *arguments], env=env, capture_output=True, text=True, check=False, timeout=30)
+
+
+@pytest.mark.parametrize("document", READMES, ids=lambda path: path.name)
+def test_the_plans_of_a_readme_are_valid(document, tmp_path):
+    plans = re.findall(r"```json\n(.*?)```", document.read_text(), re.DOTALL)
+    assert len(plans) == 2
+    for plan in plans:
+        path = tmp_path / "plan.json"
+        path.write_text(plan)
+        done = agentctl("plan", "validate", str(path))
+        assert done.returncode == 0 and "not checked" not in done.stdout + done.stderr, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_files_and_verbs_that_are_named_exist(document):
+    text = document.read_text()
+    verbs = set(re.findall(r"(?m)^  ([a-z]+(?: [a-z-]+)?)", agentctl("--help").stdout.partition("Options:")[0]))
+    words = {verb.split()[0] for verb in verbs}
+    named = re.findall(r"`(?:sudo )?agentctl ([a-z]+)(?: ([a-z-]+))?", text)
+    assert named
+    for verb, second in named:
+        assert verb in words and (not second or f"{verb} {second}" in verbs or verb in verbs), f"{verb} {second}"
+    for name in set(re.findall(r"\b((?:contrib|cloud-init)/[A-Za-z0-9._/-]*[A-Za-z0-9])", text)):
+        assert (TOP / name).exists(), name
+
+
+def schema_keys(node):
+    found = set()
+    if isinstance(node, dict):
+        found |= set(node.get("properties", {}))
+        for value in node.values():
+            found |= schema_keys(value)
+    elif isinstance(node, list):
+        for value in node:
+            found |= schema_keys(value)
+    return found
+
+
+def test_the_keys_that_the_migration_guide_promises_are_keys_of_a_plan():
+    known = schema_keys(json.loads(agentctl("plan", "schema").stdout)) | {"jobs", "secret"}
+    right = "\n".join(line.split("|")[2] for line in (TOP / "contrib/migration.md").read_text().replace(r"\|", "/").splitlines()
+                      if line.startswith("|"))
+    keys = set(re.findall(r'"([a-z_]+)":', right))
+    assert len(keys) > 20 and keys <= known, keys - known
+
+
+def test_the_sample_of_status_is_a_screen_of_80_columns():
+    sample = (TOP / "README.md").read_text().partition("$ agentctl status\n")[2].partition("\nThe same from")[0]
+    assert "CONTAINER" in sample and all(len(line) <= 84 for line in sample.splitlines())
