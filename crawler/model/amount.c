@@ -2,6 +2,7 @@
 #include "crawler/model/amount.h"
 
 #include <assert.h>
+#include <endian.h>
 #include <errno.h>
 #include <string.h>
 
@@ -36,13 +37,13 @@ static u128 p10(unsigned n)
     return n <= 19 ? (u128)p10_64[n] : (u128)p10_64[19] * p10_64[n - 19];
 }
 
+/* Of 0: one. */
 static unsigned digits_u64(uint64_t n)
 {
-    unsigned d = 1;
+    /* log10(2) is 1233 / 4096, near enough for 64 bits: the digits, or one too few. */
+    unsigned guess = (unsigned)(64 - __builtin_clzll(n | 1)) * 1233 >> 12;
 
-    while (d < 20 && n >= p10_64[d])
-        d++;
-    return d;
+    return guess + (n >= p10_64[guess] || guess == 0);
 }
 
 /* A float32 taken apart: value = m * 2^e with m of 24 bits; `even` and `edge` (a power of two,
@@ -176,6 +177,73 @@ static bool comma_is_right(const char *p, const char *group, const char *end)
     return p + 4 >= end || p[4] == ',' || p[4] == '.' || p[4] == 'e' || p[4] == 'E';
 }
 
+/* Eight digits at once: false where not all are. */
+static inline bool read_eight(const char *p, uint64_t *ret)
+{
+    const uint64_t high_halves = UINT64_C(0xf0f0f0f0f0f0f0f0);
+    uint64_t word;
+
+    memcpy(&word, p, sizeof(word));
+    word = le64toh(word);
+    if (((word & high_halves) | ((word + UINT64_C(0x0606060606060606)) & high_halves) >> 4) !=
+        UINT64_C(0x3333333333333333))
+        return false;
+    /* Neighbours are joined: digits to pairs, pairs to fours, fours to the eight. */
+    word -= UINT64_C(0x3030303030303030);
+    word = word * 10 + (word >> 8);
+    *ret = ((word & UINT64_C(0x000000ff000000ff)) * UINT64_C(0x000f424000000064) +
+            (word >> 16 & UINT64_C(0x000000ff000000ff)) * UINT64_C(0x0000271000000001)) >>
+           32;
+    return true;
+}
+
+static inline const char *read_run(const char *p, const char *end, uint64_t *value)
+{
+    uint64_t eight;
+    unsigned c;
+
+    for (; end - p >= 8 && read_eight(p, &eight); p += 8)
+        *value = *value * 100000000 + eight;
+    for (; p < end && (c = (unsigned char)*p - (unsigned)'0') <= 9; p++)
+        *value = *value * 10 + c;
+    return p;
+}
+
+/* What nearly every number is: nineteen digits at most, and perhaps a point among them. False: it
+ * takes the long way, which says what it is. */
+static bool read_plain(const char *text, size_t size, Digits *ret)
+{
+    const char *p = text, *end = text + size, *from;
+    Digits d = {0};
+    uint64_t value = 0;
+
+    if (size > 21)
+        return false;
+    if (p < end && *p == '-') {
+        d.negative = true;
+        p++;
+    }
+    from = p;
+    p = read_run(p, end, &value);
+    d.n = (unsigned)(p - from);
+    if (d.n == 0)
+        return false;
+    if (p < end && *p == '.') {
+        from = ++p;
+        p = read_run(p, end, &value);
+        if (p == from)
+            return false;
+        d.places = (int)(p - from);
+        d.n += (unsigned)d.places;
+    }
+    if (p != end || d.n > 19)
+        return false;
+    d.n = digits_u64(value);
+    d.value = value;
+    *ret = d;
+    return true;
+}
+
 static int read_digits(const char *text, size_t size, unsigned flags, Digits *ret)
 {
     const char *p = text, *end = text + size, *group;
@@ -270,7 +338,7 @@ int amount_parse(const char *text, size_t size, unsigned flags, unsigned scale_m
 
     assert(ret && scale_max <= AMOUNT_SCALE_MAX);
 
-    r = read_digits(text, size, flags, &d);
+    r = read_plain(text, size, &d) ? 0 : read_digits(text, size, flags, &d);
     if (r < 0)
         return r;
     if (d.value == 0) {
@@ -390,6 +458,37 @@ int amount_subtract(const Amount *a, const Amount *b, Amount *ret)
     return 0;
 }
 
+static size_t small_text_size(uint64_t value, unsigned scale)
+{
+    unsigned digits = digits_u64(value);
+
+    return scale > 0 ? MAX_OF(digits, scale + 1) + 1 : digits;
+}
+
+static size_t format_small(uint64_t value, unsigned scale, char *buf)
+{
+    size_t size = small_text_size(value, scale);
+    char *p = buf + size;
+
+    if (scale > 0) {
+        for (unsigned i = 0; i < scale; i++, value /= 10)
+            *--p = (char)('0' + value % 10);
+        *--p = '.';
+    }
+    for (; p > buf; value /= 10)
+        *--p = (char)('0' + value % 10);
+    return size;
+}
+
+size_t amount_text_size(const Amount *amount)
+{
+    u128 value = amount->mantissa < 0 ? -(u128)amount->mantissa : (u128)amount->mantissa;
+    char text[AMOUNT_TEXT_MAX];
+
+    return value >> 64 ? amount_format(amount, text)
+                       : small_text_size((uint64_t)value, amount->scale) + (amount->mantissa < 0);
+}
+
 size_t amount_format(const Amount *amount, char buf[static AMOUNT_TEXT_MAX])
 {
     char digits[AMOUNT_TEXT_MAX], *p = digits + sizeof(digits);
@@ -397,6 +496,11 @@ size_t amount_format(const Amount *amount, char buf[static AMOUNT_TEXT_MAX])
     unsigned left = amount->scale;
     size_t n, at = 0;
     uint64_t low;
+
+    if (amount->mantissa < 0)
+        buf[at++] = '-';
+    if (!(value >> 64))
+        return at + format_small((uint64_t)value, left, buf + at);
 
     /* From the end, the point put in on the way; 64 bits at a time, as dividing 128 is slow. */
     while (value >> 64) {
@@ -415,8 +519,6 @@ size_t amount_format(const Amount *amount, char buf[static AMOUNT_TEXT_MAX])
     if (p == digits + sizeof(digits) || *p == '.')
         *--p = '0';
     n = (size_t)(digits + sizeof(digits) - p);
-    if (amount->mantissa < 0)
-        buf[at++] = '-';
     memcpy(buf + at, p, n);
     return at + n;
 }
@@ -432,6 +534,8 @@ bool amount_fits(const Amount *amount, unsigned scale_max)
 
     if (amount->scale > scale_max)
         return false;
+    if (!(value >> 64))
+        return true; /* both bounds are far above */
     if (scale_max == AMOUNT_SCALE_NUMERIC)
         return value < p10(AMOUNT_INTEGER_DIGITS_NUMERIC + amount->scale);
     return value < p10(AMOUNT_DIGITS_MAX);

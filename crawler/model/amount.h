@@ -59,6 +59,8 @@ int amount_subtract(const Amount *a, const Amount *b, Amount *ret) must_check;
 /* Canonical text: no exponent, no trailing zeros, no "-0". Returns the length, without a NUL. */
 #define AMOUNT_TEXT_MAX 48
 size_t amount_format(const Amount *amount, char buf[static AMOUNT_TEXT_MAX]);
+/* What amount_format() will return, without the text. */
+size_t amount_text_size(const Amount *amount);
 
 bool amount_equal(const Amount *a, const Amount *b);
 /* Whether it fits a column of that scale with 38 - 9 integer digits (NUMERIC) or any (BIGNUMERIC).
