@@ -201,6 +201,14 @@ static JsonToken scan_string(JsonScan *s, JsonToken token)
 
 static inline size_t skip_digits(const char *data, size_t at, size_t size)
 {
+    uint64_t word, high_halves = ONES * 0xf0;
+
+    /* Eight at a time: a price that was a double has seventeen. */
+    for (; size - at >= sizeof(word); at += sizeof(word)) {
+        memcpy(&word, data + at, sizeof(word));
+        if (((word & high_halves) | ((word + ONES * 0x06) & high_halves) >> 4) != ONES * 0x33)
+            break;
+    }
     while (at < size && is_digit(data[at]))
         at++;
     return at;
