@@ -65,11 +65,13 @@ typedef unsigned __int128 Wide;
 /* Into `at`, which has room for 19 bytes; the end. */
 static uint8_t *put_wide(uint8_t *at, Wide value)
 {
-    while (value >= 0x80) {
+    uint64_t small;
+
+    for (; value >> 64; value >>= 7)
         *at++ = (uint8_t)(value | 0x80);
-        value >>= 7;
-    }
-    *at++ = (uint8_t)value;
+    for (small = (uint64_t)value; small >= 0x80; small >>= 7)
+        *at++ = (uint8_t)(small | 0x80);
+    *at++ = (uint8_t)small;
     return at;
 }
 
@@ -187,9 +189,22 @@ int block_encode(const Row *rows, const uint32_t *indices, size_t n, Buf *ret)
 
 static int get_wide(BlockReader *reader, Wide *ret)
 {
-    Wide value = 0;
+    uint64_t small = 0;
     unsigned shift = 0;
+    Wide value;
 
+    /* Nearly all numbers end within nine bytes, where 64 bits suffice. */
+    while (reader->at < reader->size && shift < 63) {
+        uint8_t byte = reader->data[reader->at++];
+
+        small |= (uint64_t)(byte & 0x7f) << shift;
+        if (!(byte & 0x80)) {
+            *ret = small;
+            return 0;
+        }
+        shift += 7;
+    }
+    value = small;
     while (reader->at < reader->size && shift < 128) {
         uint8_t byte = reader->data[reader->at++];
 
@@ -407,21 +422,38 @@ static char *put_two(char *at, unsigned value)
     return at;
 }
 
+#define DATE_SIZE (sizeof("2026-10-07") - 1)
+
+/* The text of the last date: rows of a day come together. */
+typedef struct DateText {
+    int32_t days;
+    bool known;
+    char text[ROW_DATE_MAX];
+} DateText;
+
+static char *put_date(char *at, int32_t days, DateText *last)
+{
+    if (!last->known || last->days != days) {
+        (void)row_date_format(days, last->text);
+        last->days = days;
+        last->known = true;
+    }
+    return put_text(at, last->text, DATE_SIZE);
+}
+
 /* An instant of whole seconds in the years 0 to 9999; others go the slow way. */
-static char *put_instant(char *at, int64_t ts_usec)
+static char *put_instant(char *at, int64_t ts_usec, DateText *last)
 {
     int64_t seconds = ts_usec / (int64_t)SECOND, days = seconds / 86400;
-    char text[TIME_RFC3339_MAX], date[ROW_DATE_MAX];
+    char text[TIME_RFC3339_MAX];
     unsigned of_day;
-    size_t size;
 
     if (ts_usec < 0 || ts_usec % (int64_t)SECOND != 0 || seconds >= INT64_C(253402300800)) {
         (void)time_format_rfc3339(text, ts_usec);
         return put_text(at, text, strlen(text));
     }
     of_day = (unsigned)(seconds % 86400);
-    size = row_date_format((int32_t)days, date);
-    at = put_text(at, date, size);
+    at = put_date(at, (int32_t)days, last);
     *at++ = 'T';
     at = put_two(at, of_day / 3600);
     *at++ = ':';
@@ -435,7 +467,7 @@ static char *put_instant(char *at, int64_t ts_usec)
 /* The longest middle of a line: names, instants and amounts. */
 #define MIDDLE_MAX (256 + N_AMOUNTS * (AMOUNT_TEXT_MAX + 20))
 
-static char *put_middle(char *at, const Row *row)
+static char *put_middle(char *at, const Row *row, DateText *last)
 {
     const char *kind = row_kind_name(row->kind), *session = session_name(row->session);
     char number[32];
@@ -444,9 +476,9 @@ static char *put_middle(char *at, const Row *row)
     at = PUT(at, ",\"kind\":\"");
     at = put_text(at, kind, strlen(kind));
     at = PUT(at, "\",\"ts\":\"");
-    at = put_instant(at, row->ts_usec);
+    at = put_instant(at, row->ts_usec, last);
     at = PUT(at, "\",\"trade_date\":\"");
-    at += row_date_format(row->trade_date, at);
+    at = put_date(at, row->trade_date, last);
     *at++ = '"';
     if (session) {
         at = PUT(at, ",\"session\":\"");
@@ -472,7 +504,7 @@ static char *put_middle(char *at, const Row *row)
     return put_text(at, number, (size_t)n);
 }
 
-static int add_line(const Row *row, const Buf *prefix, const Buf *suffix, Buf *ret)
+static int add_line(const Row *row, const Buf *prefix, const Buf *suffix, DateText *last, Buf *ret)
 {
     int r = buf_reserve(ret, prefix->size + MIDDLE_MAX + suffix->size);
     char *at;
@@ -480,7 +512,7 @@ static int add_line(const Row *row, const Buf *prefix, const Buf *suffix, Buf *r
     if (r < 0)
         return r;
     at = put_text(ret->data + ret->size, prefix->data, prefix->size);
-    at = put_middle(at, row);
+    at = put_middle(at, row, last);
     at = put_text(at, suffix->data, suffix->size);
     ret->size = (size_t)(at - ret->data);
     *at = '\0';
@@ -491,6 +523,7 @@ int block_expand(const void *data, size_t size, const char *batch_id, Buf *ret)
 {
     auto_block BlockReader reader = {0};
     auto_buf Buf prefix = BUF_INIT(64U << 10), suffix = BUF_INIT(1024);
+    DateText last = {0};
     Row row;
     int r;
 
@@ -498,42 +531,27 @@ int block_expand(const void *data, size_t size, const char *batch_id, Buf *ret)
     if (r >= 0)
         r = make_frame(&reader.like, batch_id, &prefix, &suffix);
     while (r >= 0 && (r = block_next(&reader, &row)) > 0)
-        r = add_line(&row, &prefix, &suffix, ret);
+        r = add_line(&row, &prefix, &suffix, &last, ret);
     return r;
 }
 
-static size_t digits_of(Wide value)
+static size_t digits_of(uint32_t value)
 {
     size_t n = 1;
 
-    while (value > UINT64_MAX) {
-        value /= UINT64_C(10000000000);
-        n += 10;
-    }
-    for (uint64_t small = (uint64_t)value; small >= 10; small /= 10)
+    for (; value >= 10; value /= 10)
         n++;
     return n;
-}
-
-/* As long as amount_format() makes it, without the text: a leading zero before a bare fraction. */
-static size_t amount_size(const Amount *amount)
-{
-    bool negative = amount->mantissa < 0;
-    size_t digits = digits_of(negative ? -(Wide)amount->mantissa : (Wide)amount->mantissa);
-
-    if (amount->scale == 0)
-        return digits + negative;
-    return MAX_OF(digits, (size_t)amount->scale + 1) + 1 + negative;
 }
 
 static size_t middle_size(const Row *row)
 {
     const char *session = session_name(row->session);
-    char instant[TIME_RFC3339_MAX], date[ROW_DATE_MAX];
+    char instant[TIME_RFC3339_MAX];
     size_t n;
 
     n = sizeof(",\"kind\":\"\",\"ts\":\"\",\"trade_date\":\"\"") - 1 +
-        strlen(row_kind_name(row->kind)) + row_date_format(row->trade_date, date);
+        strlen(row_kind_name(row->kind)) + DATE_SIZE;
     if (row->ts_usec >= 0 && row->ts_usec % (int64_t)SECOND == 0 &&
         row->ts_usec / (int64_t)SECOND < INT64_C(253402300800))
         n += sizeof("2026-10-07T06:30:00Z") - 1;
@@ -543,7 +561,7 @@ static size_t middle_size(const Row *row)
         n += sizeof(",\"session\":\"\"") - 1 + strlen(session);
     for (size_t i = 0; i < N_AMOUNTS; i++)
         if (row_amount(row, i)->present)
-            n += amounts[i].name_size + amount_size(row_amount(row, i)) + 1;
+            n += amounts[i].name_size + amount_text_size(row_amount(row, i)) + 1;
     return n + sizeof(",\"is_final\":,\"revision\":") - 1 + (row->is_final ? 4 : 5) +
            digits_of(row->revision);
 }

@@ -144,6 +144,7 @@ int keys_load(Keys *keys, const void *data, size_t size)
     int r;
 
     keys->n = keys->at = 0;
+    keys->newest_usec = INT64_MIN;
     keys->changed = false;
     for (size_t at = 0; at < size;) {
         r = grow(keys);
@@ -152,6 +153,7 @@ int keys_load(Keys *keys, const void *data, size_t size)
         if (r < 0)
             return r;
         before = keys->items[keys->n++].ts_usec;
+        keys->newest_usec = MAX_OF(keys->newest_usec, before);
     }
     return 0;
 }
@@ -173,6 +175,8 @@ int keys_format(const Keys *keys, Buf *ret)
 
 int keys_find(Keys *keys, RowKind kind, int64_t ts_usec, Key *ret)
 {
+    if (keys->n == 0 || ts_usec > keys->newest_usec)
+        return 0;
     for (size_t i = 0; i < keys->n; i++) {
         size_t at = keys->at + i < keys->n ? keys->at + i : keys->at + i - keys->n;
 
@@ -196,9 +200,11 @@ int keys_put(Keys *keys, const Key *key)
         return 0;
     }
     r = grow(keys);
-    if (r >= 0)
-        keys->items[keys->n++] = *key;
-    return r;
+    if (r < 0)
+        return r;
+    keys->newest_usec = keys->n > 0 ? MAX_OF(keys->newest_usec, key->ts_usec) : key->ts_usec;
+    keys->items[keys->n++] = *key;
+    return 0;
 }
 
 void keys_done(Keys *keys)

@@ -28,10 +28,12 @@ uint64_t row_values_hash(const Row *row);
 /* Which chunk an instant lies in. */
 int64_t keys_chunk(int64_t ts_usec, uint64_t interval_usec);
 
-/* One chunk in memory. `at` is where the last search ended: rows come in order. */
+/* One chunk in memory. `at` is where the last search ended: rows come in order, and one that is
+ * newer than all here needs no search. */
 typedef struct Keys {
     Key *items;
     size_t n, allocated, at;
+    int64_t newest_usec;
     bool changed;
 } Keys;
 /* Of a BLOB and back: about eleven bytes a key. */

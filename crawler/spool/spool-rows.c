@@ -101,12 +101,38 @@ static int chunk_switch(Spool *spool, int64_t series, int64_t number, Error *err
 
 /* --- Rows ----------------------------------------------------------------------------------- */
 
-/* 1 when the row is to be delivered. */
-static int judge_row(Spool *spool, const SpoolDocument *document, Row *row, SpoolAccepted *count,
-                     Error *err)
+/* The series of the last row: rows of a document share their strings, so that comparing pointers
+ * settles it. */
+typedef struct RowSeries {
+    const char *source, *symbol, *interval;
+    int64_t id;
+    uint64_t interval_usec;
+} RowSeries;
+
+static int row_series(Spool *spool, const Row *row, RowSeries *last, Error *err)
 {
     Interval interval;
-    int64_t series;
+    int r;
+
+    if (last->source == row->source && last->symbol == row->symbol &&
+        last->interval == row->interval)
+        return 0;
+    if (interval_parse(row->interval, &interval) < 0)
+        return error_set(err, -EINVAL, ERROR_INVALID, "a row of interval %s", row->interval);
+    r = spool_series(spool, row->source, row->symbol, row->interval, &last->id, err);
+    if (r < 0)
+        return r;
+    last->source = row->source;
+    last->symbol = row->symbol;
+    last->interval = row->interval;
+    last->interval_usec = interval_usec(&interval);
+    return 0;
+}
+
+/* 1 when the row is to be delivered. */
+static int judge_row(Spool *spool, const SpoolDocument *document, Row *row, RowSeries *series,
+                     SpoolAccepted *count, Error *err)
+{
     Key key = {0}, old;
     int r;
 
@@ -114,11 +140,9 @@ static int judge_row(Spool *spool, const SpoolDocument *document, Row *row, Spoo
         count->not_final++;
         return 0;
     }
-    if (interval_parse(row->interval, &interval) < 0)
-        return error_set(err, -EINVAL, ERROR_INVALID, "a row of interval %s", row->interval);
-    r = spool_series(spool, row->source, row->symbol, row->interval, &series, err);
+    r = row_series(spool, row, series, err);
     if (r >= 0)
-        r = chunk_switch(spool, series, keys_chunk(row->ts_usec, interval_usec(&interval)), err);
+        r = chunk_switch(spool, series->id, keys_chunk(row->ts_usec, series->interval_usec), err);
     if (r < 0)
         return r;
 
@@ -150,6 +174,7 @@ static int judge_rows(Spool *spool, const SpoolDocument *document, size_t *ret_n
                       SpoolAccepted *count, Error *err)
 {
     RowSet *rows = document->rows;
+    RowSeries series = {0};
     int r = 0;
 
     if (spool->n_indices < rows->n) {
@@ -161,7 +186,7 @@ static int judge_rows(Spool *spool, const SpoolDocument *document, size_t *ret_n
         spool->n_indices = rows->n;
     }
     for (size_t i = 0; i < rows->n; i++) {
-        r = judge_row(spool, document, &rows->rows[i], count, err);
+        r = judge_row(spool, document, &rows->rows[i], &series, count, err);
         if (r < 0)
             return r;
         if (r > 0)
