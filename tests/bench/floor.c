@@ -168,8 +168,8 @@ static void encode_document(Buf *lines, const Document *document)
             Text value = row < document->n[i] ? document->values[i][row] : (Text){0};
             unsigned flags = AMOUNT_BINARY | (i < 5 ? (unsigned)AMOUNT_FLOAT32 : 0U);
 
-            if (value.text && amount_parse(value.text, value.size, flags, AMOUNT_SCALE_NUMERIC,
-                                           &amounts[i]) < 0)
+            if (value.text &&
+                amount_parse(value.text, value.size, flags, AMOUNT_SCALE_NUMERIC, &amounts[i]) < 0)
                 give_up("no amount");
         }
         encode_row(lines, document->symbol, ts, amounts);
@@ -218,10 +218,10 @@ static void encode(uint64_t rows)
         uint64_t ts = 1700000000 / 60 * 60 + i % BARS_MAX * 60;
 
         for (size_t k = 1; k < COLUMNS; k++)
-            amounts[k] =
-                (Amount){.mantissa = (AmountMantissa)(10001 + (i * 7 + k) % 90000) * (k == 5 ? 7 : 1),
-                         .scale = k == 5 ? 0 : 2,
-                         .present = true};
+            amounts[k] = (Amount){.mantissa = (AmountMantissa)(10001 + (i * 7 + k) % 90000) *
+                                              (k == 5 ? 7 : 1),
+                                  .scale = k == 5 ? 0 : 2,
+                                  .present = true};
         encode_row(&lines, (Text){"B00042", 6}, ts, amounts);
         if (lines.size > (1U << 20)) {
             bytes += lines.size;
