@@ -12,7 +12,8 @@
 #include "agent/base/file.h"
 #include "agent/base/str.h"
 
-#define ZONEINFO "usr/share/zoneinfo/"
+#define ZONEINFO      "usr/share/zoneinfo/"
+#define NAME_FILE_MAX 256
 
 static int timezone_declare(ResourceContext *context, const Plan *plan, Error *err)
 {
@@ -51,6 +52,19 @@ static const char *zone_of_link(const char *target)
     return at ? at + strlen(ZONEINFO) : NULL;
 }
 
+/* Debian's /etc/timezone, where it exists, names the same zone. */
+static bool name_follows(const Resource *resource)
+{
+    auto_free char *path = resource_path(resource->context, "/etc/timezone");
+    auto_buf Buf text = BUF_INIT(0);
+    int r;
+
+    if (!path)
+        return true;
+    r = file_read(path, NAME_FILE_MAX, &text, NULL);
+    return r == -ENOENT || (r >= 0 && streq(str_strip(text.data), resource->item));
+}
+
 static int timezone_check(Resource *resource, char **ret_difference, Error *err)
 {
     auto_free char *link = resource_path(resource->context, "/etc/localtime");
@@ -67,8 +81,12 @@ static int timezone_check(Resource *resource, char **ret_difference, Error *err)
     n = readlink(link, target, sizeof(target) - 1);
     target[n > 0 ? n : 0] = '\0';
     now = zone_of_link(target);
-    if (now && streq(now, zone))
-        return 0;
+    if (now && streq(now, zone)) {
+        if (name_follows(resource))
+            return 0;
+        *ret_difference = str_printf("write %s to /etc/timezone", zone);
+        return *ret_difference ? 1 : error_oom(err);
+    }
     *ret_difference = str_printf("set the time zone to %s (is %s)", zone, now ? now : "not set");
     return *ret_difference ? 1 : error_oom(err);
 }

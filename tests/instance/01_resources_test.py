@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every kind of resource: applied, unchanged the second time, put right when somebody changed it, undone."""
 
-import json
 import time
 
 import pytest
@@ -51,13 +50,6 @@ def apply(world):
     return world.settle()
 
 
-def changes(world):
-    done = world.vm.sh("agentctl apply --dry-run --json", check=False)
-    listed = json.loads(done.stdout)
-    listed = listed["changes"] if isinstance(listed, dict) else listed
-    return {f"{item['kind']} {item['name']}": item for item in listed if item["action"] != "none"}
-
-
 def test_a_plan_with_every_resource_is_applied(shared):
     shared.cloud.add_secret("APP_KEY", b"s3cr3t\0with\nnewline\n")
     shared.put(**everything())
@@ -73,7 +65,7 @@ def test_a_plan_with_every_resource_is_applied(shared):
 
 
 def test_a_second_pass_reports_all_unchanged_and_makes_no_write(shared):
-    assert changes(shared) == {}
+    assert shared.changes() == {}
     time.sleep(1)  # the status of the first pass is written half a second after it
     with shared.vm.traced() as calls:
         shared.vm.sh("agentctl apply")
@@ -100,11 +92,11 @@ DRIFTS = {
 def test_what_somebody_changed_comes_back(shared, drift):
     spoil, look, expected = DRIFTS[drift]
     shared.vm.sh(spoil)
-    assert len(changes(shared)) == 1
+    assert len(shared.changes()) == 1
     assert shared.vm.out(look, check=False) != expected, "a dry run changes nothing"
     apply(shared)
     assert shared.vm.out(look) == expected
-    assert changes(shared) == {}
+    assert shared.changes() == {}
 
 
 def test_a_symbolic_link_in_the_path_of_a_file_is_refused(shared):
@@ -135,10 +127,10 @@ def test_swap_is_made_switched_on_resized_and_removed(swappy):
     assert SWAP in vm.out("cat /proc/swaps") and vm.out("cat /proc/sys/vm/swappiness") == "5"
     assert vm.out(f"stat -c '%a %s' {SWAP}") == f"600 {17 << 20}"
     vm.sh(f"swapoff {SWAP}")
-    assert changes(swappy)[f"swap {SWAP}"]["action"] == "change"
+    assert swappy.changes()[f"swap {SWAP}"]["action"] == "change"
     apply(swappy)
     assert SWAP in vm.out("cat /proc/swaps"), "somebody switched it off"
-    assert changes(swappy) == {}
+    assert swappy.changes() == {}
     swappy.put_and_settle(swap={"size": "24MiB", "path": SWAP, "swappiness": 5})
     assert vm.out(f"stat -c %s {SWAP}") == str(24 << 20) and SWAP in vm.out("cat /proc/swaps")
     assert vm.out(f"ls -A /var/lib/docker | grep -c swapfile") == "1"

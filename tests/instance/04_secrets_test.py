@@ -134,6 +134,10 @@ def test_the_secrets_of_a_container_change_together_and_its_own_user_can_read_th
     assert pair() == ["one", "one"]
     assert vm.out("docker exec app stat -c '%a %u' /run/secrets/password") == "400 1000"
     was = vm.out("docker ps -q --no-trunc")
+    assert world.changes() == {}
+    vm.sh("systemctl restart agentd")
+    world.settle()
+    assert world.changes() == {} and vm.out("docker ps -q --no-trunc") == was
     cloud.fault({"service": "secretmanager", "path": ".*PASSWORD.*"}, {"status": 403, "reason": IAM})
     cloud.add_secret("USER", "two")
     cloud.add_secret("PASSWORD", "two")

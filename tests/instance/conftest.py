@@ -111,6 +111,12 @@ class World:
                         lambda: self.vm.status()["plan"]["generation"] > before, 20)
         return self.settle()
 
+    def changes(self):
+        """What `agentctl apply --dry-run` says would change: {"KIND NAME": its line}."""
+        listed = json.loads(self.vm.sh("agentctl apply --dry-run --json", check=False).stdout)
+        listed = listed["changes"] if isinstance(listed, dict) else listed
+        return {f"{item['kind']} {item['name']}": item for item in listed if item["action"] != "none"}
+
     def close(self):
         self.vm.close()
         self.cloud.kill()

@@ -221,6 +221,10 @@ static void the_time_zone_is_a_relative_link_and_etc_timezone_follows_where_it_i
     assert_link(f, "../usr/share/zoneinfo/Asia/Seoul");
     assert_file(f, "/etc/timezone", "Asia/Seoul\n", 0644);
     assert_int_equal(check(f, ""), 0);
+    put(f, "/etc/timezone", "Europe/Berlin\n");
+    assert_int_equal(check(f, "write Asia/Seoul to /etc/timezone"), 1);
+    apply(f);
+    assert_file(f, "/etc/timezone", "Asia/Seoul\n", 0644);
     declare(f, &resource_timezone, "{\"timezone\": \"UTC\"}");
     assert_int_equal(check(f, "set the time zone to UTC (is Asia/Seoul)"), 1);
     apply(f);
