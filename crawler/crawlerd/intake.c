@@ -20,6 +20,7 @@ struct Intake {
     Timer *timer;
     RowSet rows;
     unsigned waiting; /* documents since the last commit */
+    uint64_t losses;  /* of the spool, as last seen */
     bool lost;
 };
 
@@ -31,9 +32,24 @@ static int table_of(const char *interval)
 static void lose(Intake *intake, const Error *err)
 {
     intake->waiting = 0;
+    intake->losses = spool_losses(intake->spool);
     intake->lost = true;
     intake->handlers.lost(err, intake->handlers.userdata);
     (void)timer_set(intake->timer, COMMIT_AGAIN_USEC, SECOND);
+}
+
+/* Somebody else's commit failed and took our documents along. */
+static bool lost_meanwhile(Intake *intake)
+{
+    auto_error Error err = {0};
+    bool ours = spool_losses(intake->spool) != intake->losses && intake->waiting > 0;
+
+    intake->losses = spool_losses(intake->spool);
+    if (!ours)
+        return false;
+    (void)error_set(&err, -EIO, ERROR_TEMPORARY, "the spool could not be written");
+    lose(intake, &err);
+    return true;
 }
 
 /* Whether the disk takes anything at all again. */
@@ -50,6 +66,8 @@ static void commit(void *userdata)
     auto_error Error err = {0};
     int r;
 
+    if (!intake->lost && lost_meanwhile(intake))
+        return;
     crash_point("rows.before-commit");
     r = intake->lost ? try_write(intake, &err) : spool_sync(intake->spool, &err);
     crash_point("rows.after-commit");
@@ -60,6 +78,12 @@ static void commit(void *userdata)
     intake->waiting = 0;
     intake->lost = false;
     intake->handlers.committed(intake->handlers.userdata);
+}
+
+bool intake_commit(Intake *intake)
+{
+    commit(intake);
+    return !intake->lost;
 }
 
 static void commit_soon(Intake *intake)
@@ -160,6 +184,11 @@ void intake_document(Intake *intake, const FetchDocument *document, bool live, C
     int r = 0;
 
     *ret = (FetchResult){0};
+    if (lost_meanwhile(intake)) {
+        ret->verdict = FETCH_HOLD;
+        set_message(ret, "the spool could not be written");
+        return;
+    }
     row_set_clear(&intake->rows);
     if (!document->not_modified)
         r = extract_run(document->job->recipe, &request, buf_str(&response->body),

@@ -32,6 +32,8 @@ DEFINE_AUTO(Intake, intake_free)
 /* As FetchHandlers.document; `live`: bars that are not final are wanted. */
 void intake_document(Intake *intake, const FetchDocument *document, bool live, Cursor *cursor,
                      FetchResult *ret);
+/* Commits now what waits. False: it is lost, and the handler was told. */
+bool intake_commit(Intake *intake);
 /* Refused documents of this job once more, after a recipe was mended: how many rows they gave; the
  * good ones leave the refused. Jobs whose recipe is unknown are skipped. */
 int intake_replay(Intake *intake, const FetchJob *jobs, size_t n_jobs, uint64_t *ret_documents,

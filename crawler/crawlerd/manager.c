@@ -96,6 +96,7 @@ static void on_committed(void *userdata)
         crawl_event(LOG_LEVEL_NOTICE, "spool-back", NULL,
                     "the spool can be written again: fetching goes on");
     set_hold(m, &m->hold_spool, NULL);
+    fetcher_committed(m->fetcher);
     look_at_size(m);
     if (m->delivery)
         delivery_kick(m->delivery);
@@ -281,7 +282,9 @@ static void once_is_over(Manager *m)
     auto_error Error err = {0};
     SpoolStatus status = {0};
 
-    if (spool_sync(m->spool, &err) < 0 || spool_status(m->spool, &status, &err) < 0) {
+    if (!intake_commit(m->intake))
+        return; /* it is read again when the disk takes it */
+    if (spool_status(m->spool, &status, &err) < 0) {
         once_failed(m, error_text(&err));
         return;
     }

@@ -17,7 +17,6 @@
 #define WAKE_ACCURACY_USEC (100 * MSEC)
 #define SAVE_EVERY_USEC    (5 * SECOND)
 #define SUSPECT_AFTER      2 /* connects in a row that timed out */
-#define RETRIES_MAX        64
 #define ROBOTS_RETRY_USEC  (10 * MINUTE)
 #define PRODUCT            "mervis-agent"
 
@@ -53,8 +52,10 @@ struct Run {
     size_t position; /* next symbol */
     size_t done;     /* symbols */
     unsigned in_flight;
-    Retry retries[RETRIES_MAX];
-    size_t n_retries;
+    Retry *retries; /* symbols to be tried again in this round */
+    size_t n_retries, retries_allocated;
+    size_t *unsaved; /* symbols that were read since the last commit */
+    size_t n_unsaved, unsaved_allocated;
     uint64_t due_usec;   /* boottime: when the next round begins */
     uint64_t began_usec; /* boottime, of the round */
     int64_t began_wall_usec;
@@ -95,7 +96,7 @@ struct Fetcher {
     unsigned in_flight;
     uint64_t failures;
     uint64_t day, day_bytes, bytes_saved_usec;
-    bool was_busy;
+    bool was_busy, forgetting;
 };
 
 static void pump(Fetcher *f);
@@ -233,9 +234,35 @@ static void job_message(Fetcher *f, const Run *run, const char *message, const c
         count->message = NULL;
 }
 
+static void run_retry(Run *run, size_t symbol, unsigned tries)
+{
+    if (run->n_retries == run->retries_allocated) {
+        size_t wanted = MAX_OF(2 * run->retries_allocated, (size_t)16);
+        Retry *grown = realloc(run->retries, wanted * sizeof(*grown));
+
+        if (!grown)
+            return; /* the next round comes by it */
+        run->retries = grown;
+        run->retries_allocated = wanted;
+    }
+    run->retries[run->n_retries++] = (Retry){.symbol = symbol, .tries = tries};
+}
+
 static void symbol_done(Task *task)
 {
-    task->run->done++;
+    Run *run = task->run;
+
+    run->done++;
+    if (run->n_unsaved == run->unsaved_allocated) {
+        size_t wanted = MAX_OF(2 * run->unsaved_allocated, (size_t)16);
+        size_t *grown = realloc(run->unsaved, wanted * sizeof(*grown));
+
+        if (!grown)
+            return;
+        run->unsaved = grown;
+        run->unsaved_allocated = wanted;
+    }
+    run->unsaved[run->n_unsaved++] = task->symbol;
 }
 
 /* The symbol is done with for this round. */
@@ -258,11 +285,11 @@ static void symbol_again(Fetcher *f, Task *task, const char *message)
 {
     Run *run = task->run;
 
-    if (task->tries + 1 >= FETCH_TRIES || run->n_retries == RETRIES_MAX) {
+    if (task->tries + 1 >= FETCH_TRIES) {
         symbol_failed(f, task, message);
         return;
     }
-    run->retries[run->n_retries++] = (Retry){.symbol = task->symbol, .tries = task->tries + 1};
+    run_retry(run, task->symbol, task->tries + 1);
     job_message(f, run, message, NULL);
 }
 
@@ -579,7 +606,8 @@ static void judge_document(Fetcher *f, Task *task, const HttpResponse *response)
         task->cursor.done = true;
     f->handlers.document(&document, &task->cursor, &result, f->handlers.userdata);
     failure = failure_of_result(&result, response->status);
-    retry_after = MAX_OF(result.retry_after_usec, response->retry_after_usec);
+    /* The peer's own word wins over what a recipe supposes. */
+    retry_after = response->retry_after_usec ? response->retry_after_usec : result.retry_after_usec;
     fetch_host_end(source->host, failure, retry_after, result.message, now);
     source_save(f, source, /* now= */ failure != FETCH_WELL);
 
@@ -809,6 +837,8 @@ static void run_start(Run *run)
 static void run_free(Fetcher *f, Run *run)
 {
     LIST_REMOVE(runs, f->runs, run);
+    free(run->retries);
+    free(run->unsaved);
     free(run->range);
     free(run);
 }
@@ -822,8 +852,12 @@ static void run_ended(Fetcher *f, Run *run)
     if (*run->range) {
         auto_free char *name = str_printf("backfill:%s", run->job->name);
 
-        if (run->failed == 0 && name)
-            (void)f->memory.text_save(f->memory.userdata, name, NULL, /* now= */ true, NULL);
+        /* What it read must be durable before it is forgotten that it was wanted. */
+        if (run->failed == 0 && name &&
+            f->memory.text_save(f->memory.userdata, name, NULL, /* now= */ true, NULL) < 0) {
+            run_start(run);
+            return;
+        }
         run_free(f, run);
         return;
     }
@@ -855,10 +889,29 @@ static void drive_run(Fetcher *f, Run *run, uint64_t *wait)
         run_ended(f, run);
 }
 
+static void forget_now(Fetcher *f)
+{
+    f->forgetting = false;
+    f->was_busy = true;
+    LIST_FOREACH_SAFE (tasks, task, f->tasks) {
+        run_retry(task->run, task->symbol, task->tries);
+        task_free(f, task);
+    }
+    LIST_FOREACH (runs, run, f->runs) {
+        for (size_t i = 0; i < run->n_unsaved; i++)
+            run_retry(run, run->unsaved[i], 0);
+        run->done -= MIN_OF(run->done, run->n_unsaved);
+        run->active = run->active || run->n_unsaved > 0;
+        run->n_unsaved = 0;
+    }
+}
+
 static void pump(Fetcher *f)
 {
     uint64_t wait = USEC_INFINITY;
 
+    if (f->forgetting)
+        forget_now(f);
     if (f->hold || budget_is_spent(f)) {
         if (!f->hold)
             (void)timer_set(f->timer, DAY - now_realtime_usec() % DAY, SECOND);
@@ -1009,14 +1062,16 @@ void fetcher_hold(Fetcher *f, const char *reason)
         (void)timer_set(f->timer, 0, 0);
 }
 
+void fetcher_committed(Fetcher *f)
+{
+    LIST_FOREACH (runs, run, f->runs)
+        run->n_unsaved = 0;
+}
+
 void fetcher_forget(Fetcher *f)
 {
-    LIST_FOREACH_SAFE (tasks, task, f->tasks) {
-        if (task->run->n_retries < RETRIES_MAX)
-            task->run->retries[task->run->n_retries++] =
-                (Retry){.symbol = task->symbol, .tries = task->tries};
-        task_free(f, task);
-    }
+    /* At the next turn: a document may be in hand. */
+    f->forgetting = true;
     (void)timer_set(f->timer, 0, 0);
 }
 

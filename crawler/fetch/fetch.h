@@ -95,7 +95,10 @@ DEFINE_AUTO(Fetcher, fetcher_free)
 int fetcher_configure(Fetcher *fetcher, const FetchConfig *config, Error *err) must_check;
 /* While a reason is given (borrowed) no new request begins. NULL: goes on. */
 void fetcher_hold(Fetcher *fetcher, const char *reason);
-/* Forgets what is under way: cursors are read again from the memory. After a failed commit. */
+/* What documents gave so far is durable. */
+void fetcher_committed(Fetcher *fetcher);
+/* A commit failed: what is under way is forgotten, and what was read since the last commit is read
+ * again, from the cursors in the memory. */
 void fetcher_forget(Fetcher *fetcher);
 /* Begins a round of that job now. 0, or -ENOENT. */
 int fetcher_run_now(Fetcher *fetcher, const char *job);

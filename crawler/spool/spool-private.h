@@ -29,6 +29,7 @@ struct Spool {
     SpoolChunk chunk;
     SpoolLimits limits;
     bool in_transaction;
+    uint64_t losses;
     SpoolOpen open[SPOOL_TABLES];
     uint64_t disk_bytes, disk_at_usec; /* of the last look */
     unsigned accepted;                 /* documents since the last trim */

@@ -106,6 +106,7 @@ void spool_rollback(Spool *spool)
 {
     db_rollback(spool->db);
     spool->in_transaction = false;
+    spool->losses++;
     for (size_t i = 0; i < SPOOL_TABLES; i++)
         spool->open[i] = (SpoolOpen){0};
     keys_done(&spool->chunk.keys);
@@ -131,6 +132,11 @@ int spool_sync(Spool *spool, Error *err)
     }
     spool->in_transaction = false;
     return 0;
+}
+
+uint64_t spool_losses(const Spool *spool)
+{
+    return spool->losses;
 }
 
 bool spool_is_dirty(const Spool *spool)

@@ -56,6 +56,9 @@ void spool_set_limits(Spool *spool, const SpoolLimits *limits);
 
 /* Commits what was accepted since the last commit. */
 int spool_sync(Spool *spool, Error *err) must_check;
+/* How often something that was accepted was lost again, because a commit failed: whoever sees the
+ * number change must read cursors anew. */
+uint64_t spool_losses(const Spool *spool);
 /* Whether a transaction waits for spool_sync(). */
 bool spool_is_dirty(const Spool *spool);
 /* Writes the log back into the database and gives free pages back: between batches, at stop. */

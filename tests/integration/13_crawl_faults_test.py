@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What crawlerd does when BigQuery, a market host or its own disk fails, told from the ledger of the
+doubles: how often it asked, under which job ids, and that each row is in the table once.
+
+    MERVIS_BUILD=BUILD-DIRECTORY python3 -m pytest --noconftest tests/integration/13_crawl_faults_test.py
+"""
+
+import json
+import os
+import subprocess
+import time
+
+import pytest
+
+from crawling import HOST, TABLE, crawl  # noqa: F401
+
+UPLOAD = {"service": "bigquery", "path": "^/upload/"}
+
+
+def job_ids(crawl):
+    return [job["jobReference"]["jobId"] for job in crawl.cloud.jobs()
+            if "load" in job["configuration"]]
+
+
+def assert_first_attempts(crawl):
+    ids = job_ids(crawl)
+    assert ids and all(i.endswith("_1") for i in ids), ids
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("do", [
+    {"status": 500}, {"status": 502, "html": True}, {"status": 503, "html": True},
+    {"status": 403, "reason": "rateLimitExceeded", "message": "slow down"},
+    {"status": 429, "reason": "rateLimitExceeded", "message": "slow down"},
+    {"status": 400, "reason": "tableUnavailable", "message": "later"},
+    {"status": 503, "after_effect": True}, {"lose_answer": True}, {"reset": True}, {"truncate": 30},
+], ids=lambda do: "-".join(str(v) for v in do.values()))
+def test_trouble_that_passes_is_repeated_gently_under_the_same_id(crawl, do):
+    symbols = crawl.new_symbols(1)
+    crawl.cloud.fault(UPLOAD, do, times=1)
+    assert crawl.run(symbols)[0] == 0
+    crawl.done = symbols
+    crawl.check()
+    assert_first_attempts(crawl)
+    assert len(crawl.cloud.uploads()) <= 4, "hammered"
+
+
+def test_a_job_that_failed_is_tried_under_the_next_id_and_not_before_it_was_seen(crawl):
+    symbols = crawl.new_symbols(1)
+    crawl.cloud.fault(UPLOAD, {"job_error": {"reason": "backendError", "message": "oops"}}, times=1)
+    assert crawl.run(symbols)[0] == 0
+    crawl.done = symbols
+    crawl.check()
+    ids = job_ids(crawl)
+    assert sorted(i[-2:] for i in ids) == ["_1", "_2"], ids
+    assert ids[0][:-2] == ids[1][:-2]
+
+
+@pytest.mark.parametrize("do, words", [
+    ({"status": 403, "reason": "quotaExceeded", "message": "too many imports"}, "quota exceeded"),
+    ({"status": 403, "reason": "accessDenied", "message": "Access Denied: Table x"}, "roles/bigquery"),
+    ({"status": 403, "reason": "billingNotEnabled", "message": "no billing"}, "no billing"),
+    ({"status": 400, "reason": "invalid", "message": "bad job"}, "bad job"),
+    ({"status": 501, "reason": "notImplemented", "message": "no"}, "refused"),
+], ids=["quota", "denied", "billing", "invalid", "not-implemented"])
+def test_what_needs_a_person_is_said_once_asked_once_and_loses_nothing(crawl, do, words):
+    symbols = crawl.new_symbols(1)
+    fault = crawl.cloud.fault(UPLOAD, do)
+    status, said = crawl.run(symbols)
+    assert status == 1 and words in said, said
+    assert len(crawl.cloud.uploads()) == 1, "asked again without a pause"
+    assert crawl.cloud.rows() == []
+    crawl.cloud.ask("DELETE", f"/_admin/faults/{fault}")
+    crawl.finish(symbols)
+    crawl.check()
+    assert_first_attempts(crawl)
+
+
+def test_exists_already_then_not_found_then_found_is_the_same_job(crawl):
+    symbols = crawl.new_symbols(1)
+    crawl.cloud.ask("PUT", "/_admin/options", {"conflict_404": 3})
+    # The answer is lost, and so is the lookup that follows: the second sending meets the first job.
+    crawl.cloud.fault(UPLOAD, {"lose_answer": True}, times=1)
+    crawl.cloud.fault({"service": "bigquery", "method": "GET", "path": "/jobs/mervis_"},
+                      {"status": 404, "reason": "notFound", "message": "Not found: Job"}, times=1)
+    assert crawl.run(symbols)[0] == 0
+    crawl.done = symbols
+    crawl.check()
+    assert_first_attempts(crawl)
+    assert [r["status"] for r in crawl.cloud.uploads()].count(409) == 1
+
+
+@pytest.mark.parametrize("do, match", [
+    ({"short_range": 300000}, {"method": "PUT"}),
+    ({"lose_answer": True}, {"method": "PUT"}),
+    ({"status": 503}, {"method": "PUT"}),
+    ({"reset": True}, {"method": "POST"}),
+    (None, None),
+], ids=["short-range", "lost-answer", "503", "session-lost", "session-expired"])
+def test_a_large_batch_is_resumed(crawl, do, match):
+    crawl.sink = {"max_rows": 100000}
+    symbols = crawl.new_symbols(24)
+    if do:
+        crawl.cloud.fault({"service": "bigquery", "path": "upload", **match}, do, times=1)
+    else:
+        crawl.cloud.ask("PUT", "/_admin/options", {"upload_seconds": 0.0})
+        crawl.cloud.fault({"service": "bigquery", "path": "upload", "method": "PUT"}, {"status": 503},
+                          times=1)
+    process = crawl.start(symbols)
+    if not do:
+        time.sleep(5)
+        crawl.cloud.ask("PUT", "/_admin/options", {"upload_seconds": 604800.0})
+    assert process.wait(120) == 0, crawl.tail()
+    crawl.done = symbols
+    crawl.check()
+    assert_first_attempts(crawl)
+
+
+def test_a_missing_column_pauses_with_its_remedy_or_is_added(crawl):
+    symbols = crawl.new_symbols(1)
+    crawl.finish(symbols)
+    token = crawl.cloud.token()
+    tables = "/bigquery/v2/projects/demo-project/datasets/market/tables"
+    table = crawl.cloud.ask("GET", f"{tables}/bars_intraday", token=token)
+    fields = [f for f in table["schema"]["fields"] if f["name"] != "adj_close"]
+    crawl.cloud.ask("POST", tables, {
+        "tableReference": {"projectId": "demo-project", "datasetId": "market",
+                           "tableId": "other_intraday"},
+        "schema": {"fields": fields}}, token)
+    crawl.sink = {"table": "other"}
+    crawl.state = crawl.directory / "other"
+    status, said = crawl.run(symbols)
+    assert status == 1 and "ADD COLUMN `adj_close` NUMERIC" in said, said
+    crawl.sink["schema"] = "extend"
+    assert crawl.run(symbols)[0] == 0, crawl.tail()
+    table = crawl.cloud.ask("GET", f"{tables}/other_intraday", token=token)
+    assert "adj_close" in [f["name"] for f in table["schema"]["fields"]]
+
+
+def test_another_writer_of_the_same_rows_is_seen_and_fetching_pauses(crawl):
+    symbols = crawl.new_symbols(1)
+    # A job that failed shows our labels, and leaves a batch to be sent when we start again.
+    crawl.cloud.fault(UPLOAD, {"job_error": {"reason": "backendError", "message": "oops"}}, times=1)
+    assert crawl.kill_at("attempt.before-commit", symbols)
+    load = next(job for job in crawl.cloud.jobs() if "load" in job["configuration"])
+    configuration = {"load": load["configuration"]["load"], "labels": {
+        **load["configuration"]["labels"], "mervis_instance": "vm-older", "mervis_started": "1"}}
+    crawl.cloud.fault({"service": "metadata"}, {"delay": 3}, times=1)
+    crawl.timeout = "8s"
+    process = crawl.start(symbols)
+    time.sleep(1.5)
+    job = json.dumps({"jobReference": {"projectId": "demo-project", "jobId": "other_writer",
+                                       "location": "asia-northeast3"},
+                      "configuration": configuration})
+    crawl.cloud.post_raw(
+        "/upload/bigquery/v2/projects/demo-project/jobs?uploadType=multipart",
+        (f"--b\r\nContent-Type: application/json\r\n\r\n{job}\r\n--b\r\n"
+         "Content-Type: application/octet-stream\r\n\r\n\r\n--b--\r\n").encode(),
+        "multipart/related; boundary=b")
+    process.wait(60)
+    assert "instance vm-older began before us" in crawl.tail(), crawl.tail()
+
+
+def test_a_spool_of_noise_is_kept_aside_and_the_table_still_has_each_row_once(crawl):
+    symbols = crawl.new_symbols(2)
+    crawl.finish(symbols[:1])
+    with open(crawl.state / "spool.db", "r+b") as spool:
+        spool.write(os.urandom(16384))
+    status, said = crawl.run(symbols)
+    assert status == 0 and "could not be read" in said and ".broken-" in said, said
+    crawl.done = symbols
+    crawl.check()
+
+
+def test_a_full_disk_pauses_fetching_and_is_recovered_from(crawl):
+    disk = crawl.directory / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", disk],
+                      capture_output=True).returncode:
+        pytest.skip("no right to mount a small file system")
+    try:
+        crawl.state = disk / "state"
+        crawl.finish(crawl.new_symbols(1))
+        symbols = crawl.done + crawl.new_symbols(4)
+        filler = disk / "filler"
+        crawl.cloud.fault({"service": "market"}, {"delay": 2}, times=1)
+        process = crawl.start(symbols)
+        time.sleep(1)
+        with open(filler, "wb", buffering=0) as f:
+            try:
+                while True:
+                    f.write(bytes(4096))
+            except OSError:
+                pass
+        time.sleep(4)
+        assert process.poll() is None, crawl.tail()
+        assert "fetching pauses" in crawl.log.read_text(), crawl.tail()
+        filler.unlink()
+        assert process.wait(100) == 0, crawl.tail()
+        crawl.done = symbols
+        crawl.check()
+    finally:
+        subprocess.run(["umount", "-l", disk], check=False)
+
+
+def test_a_market_host_that_says_when_is_not_asked_before_not_even_after_a_restart(crawl):
+    symbols = crawl.new_symbols(2)
+    crawl.cloud.fault({"service": "market"}, {"status": 429, "headers": {"Retry-After": "6"}},
+                      times=1)
+    process = crawl.start(symbols)
+    deadline = time.monotonic() + 20
+    while not any(r["service"] == "market" for r in crawl.cloud.requests()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.kill()
+    process.wait(10)
+    crawl.finish(symbols)
+    crawl.check()
+    times = [r["time"] for r in crawl.cloud.requests() if r["service"] == "market"]
+    assert times[1] - times[0] >= 6, times
+
+
+def test_a_page_of_html_is_refused_kept_and_never_a_row(crawl):
+    symbols = crawl.new_symbols(1)
+    crawl.cloud.fault({"service": "market"}, {"status": 200, "html": True, "content_type":
+                                              "text/html"}, times=1)
+    status, said = crawl.run(symbols)
+    assert "document refused" in said, said
+    assert status == 0, said  # asked again later in the round, and then it was well
+    crawl.done = symbols
+    crawl.check()
+    assert TABLE in crawl.cloud.ask("GET", "/_admin/ledger/count")["tables"]
