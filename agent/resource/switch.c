@@ -92,6 +92,11 @@ static SwitchStep rename_to(const SlotContainer *target, const char *name)
     return step;
 }
 
+static bool wants_start(const Cast *cast, const SlotContainer *container)
+{
+    return !container->running && !cast->query->started;
+}
+
 /* Stops it first: nothing is removed by force. */
 static SwitchStep take_away(const SlotContainer *container)
 {
@@ -124,7 +129,7 @@ static SwitchStep goal_run(const Cast *cast)
         return lost;
     if (!streq(cast->old->name, cast->query->name))
         return move_to(cast, cast->old, cast->query->name);
-    if (!cast->old->running)
+    if (wants_start(cast, cast->old))
         return act(SWITCH_START, cast->old);
     return done;
 }
@@ -151,43 +156,46 @@ static SwitchStep goal_beside(const Cast *cast)
 {
     if (!cast->new_)
         return lost;
-    return cast->new_->running ? done : act(SWITCH_START, cast->new_);
+    return wants_start(cast, cast->new_) ? act(SWITCH_START, cast->new_) : done;
 }
 
-/* Names first, so that nothing but the stop and the start lies between the old one and the new one.
- */
+/* Names first, so that nothing but the stop and the start lies between the old one and the new one;
+ * but for one in a crash loop, which serves nobody, and which the engine does not rename. */
 static SwitchStep goal_forward(const Cast *cast)
 {
     const SlotContainer *old = cast->old, *new_ = cast->new_;
 
     if (!new_)
         return lost;
+    if (old && old->restarting)
+        return act(SWITCH_STOP, old);
     if (old && !streq(old->name, cast->previous_name))
         return move_to(cast, old, cast->previous_name);
     if (!streq(new_->name, cast->query->name))
         return move_to(cast, new_, cast->query->name);
     if (old && old->running)
         return act(SWITCH_STOP, old);
-    if (!new_->running && (new_->never_started || cast->query->start_again))
+    if (wants_start(cast, new_) && (new_->never_started || cast->query->start_again))
         return act(SWITCH_START, new_);
     return done;
 }
 
-/* Names first here, too. The new one stops before the old one starts: they may want the same port.
- * It is removed last: its end may still be looked at. */
+/* The new one stops before the old one starts: they may want the same port; and before it is
+ * renamed: the engine renames none that it is about to restart. It is removed last: its end may
+ * still be looked at. */
 static SwitchStep goal_back(const Cast *cast)
 {
     const SlotContainer *old = cast->old, *new_ = cast->new_;
 
     if (!old)
         return lost;
+    if (new_ && new_->running)
+        return act(SWITCH_STOP, new_);
     if (new_ && streq(new_->name, cast->query->name))
         return move_to(cast, new_, cast->next_name);
     if (!streq(old->name, cast->query->name))
         return move_to(cast, old, cast->query->name);
-    if (new_ && new_->running)
-        return act(SWITCH_STOP, new_);
-    if (!old->running)
+    if (wants_start(cast, old))
         return act(SWITCH_START, old);
     if (new_)
         return act(SWITCH_REMOVE, new_);

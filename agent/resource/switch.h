@@ -19,6 +19,7 @@ typedef struct SlotContainer {
     char name[SWITCH_NAME_MAX];
     char release[65]; /* label io.mervis.release; "" when it carries none */
     bool running;     /* paused and restarting count */
+    bool restarting;  /* it ended, and the engine is about to start it again */
     bool never_started;
 } SlotContainer;
 
@@ -55,8 +56,9 @@ typedef struct SwitchQuery {
     const char
         *current;     /* release that serves; NULL: none. Without it the one named NAME is taken */
     const char *next; /* release to bring in; NULL for RUN, STOPPED and GONE */
-    bool start_again; /* FORWARD: also start a `next` that has run before: the machine was rebooted
-                         in between */
+    bool start_again; /* FORWARD: also start a `next` that has run before */
+    bool started;     /* a START was taken for this goal: one that ended at once is not started over
+                         and over */
 } SwitchQuery;
 
 SwitchStep switch_next(const SwitchQuery *query, const SlotContainer *containers, size_t n);

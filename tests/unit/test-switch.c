@@ -289,6 +289,72 @@ static void a_job_that_ended_is_started_again_only_after_a_reboot(void **state)
     assert_true(world.containers[0].running);
 }
 
+/* The tag moved back within the settle time: the copy that ran before gives way to a new one. */
+static void what_was_replaced_comes_back_as_a_new_container(void **state)
+{
+    SwitchQuery prepare = {.goal = SWITCH_PREPARE, .name = "web", .current = "B", .next = "A"};
+    SwitchQuery forward = {.goal = SWITCH_FORWARD, .name = "web", .current = "B", .next = "A"};
+    World world = {.n = 0};
+
+    world_add(&world, "web", "B", true);
+    world_add(&world, "web.previous", "A", false);
+    world.containers[1].never_started = false;
+    assert_int_equal(world_run(&world, &prepare, STEPS_MAX), SWITCH_DONE);
+    assert_serves(&world, "B");
+    assert_true(world_get(&world, "web.next")->never_started);
+    assert_int_equal(world_run(&world, &forward, STEPS_MAX), SWITCH_DONE);
+    assert_serves(&world, "A");
+    assert_string_equal(world_get(&world, "web.previous")->release, "B");
+}
+
+/* The engine does not rename a container that it is about to restart. */
+static void one_in_a_crash_loop_is_stopped_before_it_is_renamed(void **state)
+{
+    World world = {.n = 0};
+
+    world_add(&world, "web", "A", true);
+    world.containers[0].restarting = true;
+    world_add(&world, "web.next", "B", false);
+    assert_int_equal(switch_next(&to_forward, world.containers, world.n).verb, SWITCH_STOP);
+    world = (World){.n = 0};
+    world_add(&world, "web", "B", true);
+    world_add(&world, "web.previous", "A", false);
+    assert_int_equal(switch_next(&to_back, world.containers, world.n).verb, SWITCH_STOP);
+}
+
+static void one_that_ends_at_once_is_not_started_over_and_over(void **state)
+{
+    static const SwitchGoal goals[] = {SWITCH_RUN, SWITCH_BESIDE, SWITCH_FORWARD, SWITCH_BACK};
+
+    for (size_t i = 0; i < ELEMENTS(goals); i++) {
+        bool back = goals[i] == SWITCH_BACK || goals[i] == SWITCH_RUN;
+        SwitchQuery query = {.goal = goals[i],
+                             .name = "web",
+                             .current = back ? "A" : NULL,
+                             .next = back ? NULL : "A",
+                             .start_again = true};
+        World world = {.n = 0};
+
+        world_add(&world, "web", "A", false);
+        world.containers[0].never_started = false;
+        assert_int_equal(switch_next(&query, world.containers, world.n).verb, SWITCH_START);
+        query.started = true;
+        assert_int_equal(switch_next(&query, world.containers, world.n).verb, SWITCH_DONE);
+    }
+}
+
+static void stopping_leaves_all_in_place(void **state)
+{
+    SwitchQuery stopped = {.goal = SWITCH_STOPPED, .name = "web"};
+    World world = {.n = 0};
+
+    world_add(&world, "web", "A", true);
+    world_add(&world, "web.next", "B", true);
+    assert_int_equal(world_run(&world, &stopped, STEPS_MAX), SWITCH_DONE);
+    assert_int_equal(world.n, 2);
+    assert_false(world.containers[0].running || world.containers[1].running);
+}
+
 static void leaving_the_plan_stops_and_removes_all(void **state)
 {
     SwitchQuery gone = {.goal = SWITCH_GONE, .name = "web"};
@@ -311,4 +377,8 @@ TEST_MAIN(cmocka_unit_test(the_first_release_comes_up),
           cmocka_unit_test(a_serving_container_without_a_record_is_adopted),
           cmocka_unit_test(what_is_lost_is_said),
           cmocka_unit_test(a_job_that_ended_is_started_again_only_after_a_reboot),
+          cmocka_unit_test(what_was_replaced_comes_back_as_a_new_container),
+          cmocka_unit_test(one_in_a_crash_loop_is_stopped_before_it_is_renamed),
+          cmocka_unit_test(one_that_ends_at_once_is_not_started_over_and_over),
+          cmocka_unit_test(stopping_leaves_all_in_place),
           cmocka_unit_test(leaving_the_plan_stops_and_removes_all))
