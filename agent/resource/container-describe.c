@@ -19,12 +19,23 @@ static void look_for_complaints(Container *c)
         container_look(c->resource);
 }
 
+/* At rest it should run (a job: or its end is to be looked at). The engine tells of an end before
+ * its list shows it; inspect waits for that. */
+static void look_for_its_end(Container *c, bool runs)
+{
+    bool at_rest = c->slot.state == ROLLOUT_COMMITTED || c->slot.state == ROLLOUT_SETTLED;
+
+    if (!runs && at_rest && !c->draining)
+        container_look(c->resource);
+}
+
 static void on_inspected(EngineOp *op, const EngineReply *reply, const Error *err, void *userdata)
 {
     Container *c = userdata;
+    bool is_known = !err || err->code == -ENOENT;
 
-    c->serving = (Serving){.known = !err && reply->n_containers > 0};
-    if (c->serving.known) {
+    c->serving = (Serving){.known = !err};
+    if (!err) {
         const EngineContainer *seen = &reply->containers[0];
 
         c->serving.running = engine_container_is_running(seen);
@@ -35,6 +46,8 @@ static void on_inspected(EngineOp *op, const EngineReply *reply, const Error *er
     }
     c->inspect = engine_op_free(c->inspect);
     look_for_complaints(c);
+    if (is_known)
+        look_for_its_end(c, c->serving.running);
     resource_changed(c->resource);
 }
 

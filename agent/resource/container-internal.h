@@ -54,13 +54,16 @@ struct Container {
     Timer *check_timer, *settle_timer;
 
     SwitchQuery goal;
-    char taken_name[SWITCH_NAME_MAX];      /* the name that the step under way gives */
-    char step_name[64];                    /* the step, for tests that end the process after it */
+    SwitchVerb step;                  /* under way */
+    char taken_name[SWITCH_NAME_MAX]; /* the name that it gives */
+    char step_name[64];               /* for tests that end the process after it */
+    unsigned renames_refused;
     ContainerStep observed;                /* goes on after the engine was looked at */
     ContainerStep goal_reached, goal_lost; /* and after the switch came to its end */
     ContainerStep running;                 /* and when what should serve runs */
     ContainerStep secrets_here;            /* and when all values are on this machine */
     ContainerFailure secrets_missing;
+    uint64_t run_began;     /* boottime; when what serves was last started at rest */
     uint64_t outage_began;  /* boottime; 0: what serves was not stopped by this process */
     uint64_t probe_began;   /* boottime */
     unsigned probe_outages; /* of the engine, as counted when the probe began */
@@ -114,6 +117,8 @@ void container_run_current(Container *c, ContainerStep then);
 void container_decide(Container *c);
 int container_load_want(Container *c, const char *id, Error *err) must_check;
 void container_forget_want(Container *c);
+/* Sets `err`: why that release is not rolled out, and what a person can do. */
+void container_explain_quarantine(const Container *c, const Release *bad, Error *err);
 /* What an apply would do, by what is known without asking the registry: 1 and words (free()), or 0.
  */
 int container_would_change(const Container *c, char **ret, Error *err) must_check;
@@ -134,7 +139,12 @@ const SlotContainer *container_view(const Container *c, const char *release);
 void container_is_lost(Container *c);
 void container_stage(Container *c);
 void container_go_forward(Container *c, bool start_again);
-void container_go_back(Container *c, const char *reason);
+bool container_has_way_back(const Container *c);
+/* c->want failed: back, where there is a way and the plan does not say to keep it. `remedy` may be
+ * NULL. */
+void container_go_back(Container *c, const char *reason, const char *remedy);
+/* Back, whatever the plan says. */
+void container_return(Container *c, const char *reason);
 void container_continue_back(Container *c);
 void container_settle(Container *c);
 

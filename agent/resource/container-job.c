@@ -31,12 +31,21 @@ void container_job_has_failed(Container *c)
     container_finish(c, &err);
 }
 
+/* What it replaced goes when it ended: nobody goes back to a former job. */
+static void take_others_away(Container *c, ContainerStep then)
+{
+    if (str_set(&c->slot.next, c->slot.current) < 0)
+        then(c);
+    else
+        container_switch(c, SWITCH_SETTLE, false, then, then);
+}
+
 static void job_ended_well(Container *c)
 {
     if (container_enter(c, ROLLOUT_DONE) < 0)
         return;
     resource_event(c->resource, LOG_LEVEL_NOTICE, "job-done", NULL, "ended well");
-    container_job_is_done(c);
+    take_others_away(c, container_job_is_done);
 }
 
 static void run_again(Container *c);
@@ -53,7 +62,7 @@ static void job_ended_badly(Container *c, const char *how)
     resource_event(c->resource, LOG_LEVEL_WARNING, "job-failed", NULL, "%s (run %ju of %ju)", how,
                    (uintmax_t)c->slot.deaths, (uintmax_t)c->plan->retries + 1);
     if (enough)
-        container_job_has_failed(c);
+        take_others_away(c, container_job_has_failed);
     else
         run_again(c);
 }

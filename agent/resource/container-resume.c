@@ -7,6 +7,8 @@
 #include "agent/base/time.h"
 #include "agent/resource/container-internal.h"
 
+#define SHORTEST_RUN_USEC (10 * SECOND)
+
 bool container_machine_was_rebooted(const Container *c)
 {
     char boot_id[BOOT_ID_SIZE];
@@ -56,6 +58,8 @@ void container_run_current(Container *c, ContainerStep then)
     const SlotContainer *view = container_view(c, c->slot.current);
 
     c->running = then;
+    if (!view || !view->running)
+        c->run_began = now_boottime_usec();
     /* One that nobody describes any more (adopted, or by a plan of another version of ours) is
      * started as it stands. */
     if ((view && view->running) || container_load_want(c, c->slot.current, NULL) <= 0)
@@ -64,12 +68,25 @@ void container_run_current(Container *c, ContainerStep then)
         container_fetch_secrets(c, /* files_only= */ true, publish_and_run, files_are_missing);
 }
 
+/* A service that ends well is no crash to the engine, which leaves it to us; but not as fast as it
+ * can end. */
+static bool ends_at_once(const Container *c)
+{
+    return c->run_began > 0 && !c->restarting &&
+           now_boottime_usec() - c->run_began < SHORTEST_RUN_USEC;
+}
+
 static void keep_running(Container *c)
 {
-    if (c->slot.current && container_view(c, c->slot.current))
-        container_run_current(c, container_decide);
-    else
+    const SlotContainer *view = c->slot.current ? container_view(c, c->slot.current) : NULL;
+
+    if (!view)
         container_decide(c);
+    else if (!view->running && ends_at_once(c))
+        container_fail(c, -ECHILD, ERROR_TEMPORARY,
+                       "it ended right after it was started: a service should stay up");
+    else
+        container_run_current(c, container_decide);
 }
 
 /* A rollback by hand had not come to its switch yet. */
@@ -131,7 +148,9 @@ static void resume_rollout(Container *c)
             container_continue_back(c);
         return;
     }
-    container_go_forward(c, /* start_again= */ rebooted);
+    /* Whether it crashed, or the engine or the machine did, nobody saw: it is proved from a new
+     * start. A job that ended meanwhile has ended. */
+    container_go_forward(c, /* start_again= */ rebooted || c->plan->mode == PLAN_MODE_SERVICE);
 }
 
 /* --- Committed, and what went wrong then ------------------------------------------------------ */
@@ -151,7 +170,7 @@ static void turn_back(Container *c, const char *reason)
         container_finish(c, &err);
         return;
     }
-    container_go_back(c, reason);
+    container_go_back(c, reason, NULL);
 }
 
 static char *crash_loop_reason(const Container *c)

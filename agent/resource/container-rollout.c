@@ -20,6 +20,7 @@ static void take_view(Container *c, const EngineContainer *seen)
         return; /* the rest is seen when these are gone */
     view = &c->views[c->n_views++];
     *view = (SlotContainer){.running = engine_container_is_running(seen),
+                            .restarting = seen->state == ENGINE_STATE_RESTARTING,
                             .never_started = seen->state == ENGINE_STATE_CREATED};
     (void)snprintf(view->id, sizeof(view->id), "%s", seen->id);
     (void)snprintf(view->name, sizeof(view->name), "%s", seen->name);
@@ -74,7 +75,8 @@ void container_is_lost(Container *c)
 
 static void switch_step(Container *c);
 
-/* The engine is away: nobody's fault, and waited out. */
+/* The engine is away: nobody's fault, and waited out. Anything else that keeps a release from being
+ * started speaks against it. */
 static bool is_engine_away(const Error *err)
 {
     return err->code == -ENOTCONN || err->code == -ETIMEDOUT;
@@ -104,6 +106,11 @@ static void name_is_taken(Container *c)
     container_finish(c, &err);
 }
 
+static bool is_being_tried(const Container *c)
+{
+    return c->slot.state == ROLLOUT_SWITCHING || c->slot.state == ROLLOUT_PROVING;
+}
+
 static void step_failed(Container *c, const Error *err)
 {
     auto_error Error copy = {0};
@@ -112,9 +119,10 @@ static void step_failed(Container *c, const Error *err)
     c->op = engine_op_free(c->op);
     if (copy.code == -EEXIST)
         container_observe(c, name_is_taken);
-    else if ((c->slot.state == ROLLOUT_SWITCHING || c->slot.state == ROLLOUT_PROVING) &&
-             !is_engine_away(&copy))
-        container_go_back(c, error_text(&copy)); /* what served is stopped by now, perhaps */
+    else if (c->step == SWITCH_RENAME && !is_engine_away(&copy) && c->renames_refused++ < 3)
+        container_observe(c, switch_step); /* it ended meanwhile: another step is due now */
+    else if (c->step == SWITCH_START && !is_engine_away(&copy) && is_being_tried(c))
+        container_go_back(c, error_text(&copy), copy.remedy);
     else
         container_finish(c, &copy);
 }
@@ -128,6 +136,7 @@ static void on_step(EngineOp *op, const EngineReply *reply, const Error *err, vo
         return;
     }
     crash_point(c->step_name);
+    c->goal.started |= c->step == SWITCH_START;
     /* What the engine did is looked at, not assumed: a container may have died meanwhile. */
     container_observe(c, switch_step);
 }
@@ -174,6 +183,7 @@ static int begin_step(Container *c, const SwitchStep *step, Error *err)
 {
     Engine *engine = c->resource->context->engine;
 
+    c->step = step->verb;
     (void)snprintf(c->taken_name, sizeof(c->taken_name), "%s", step->new_name);
     (void)snprintf(c->step_name, sizeof(c->step_name), "after-%s-in-%s",
                    switch_verb_name(step->verb), rollout_state_name(c->slot.state));
@@ -226,6 +236,7 @@ void container_switch(Container *c, SwitchGoal goal, bool start_again, Container
                             .start_again = start_again};
     c->goal_reached = reached;
     c->goal_lost = lost;
+    c->renames_refused = 0;
     switch_step(c);
 }
 
@@ -332,7 +343,7 @@ static void on_verdict(HealthProbe *probe, const HealthVerdict *verdict, void *u
     else if (engine_was_away)
         container_observe(c, prove_again); /* its containers died with it: that proves nothing */
     else
-        container_go_back(c, reason ? reason : "not healthy");
+        container_go_back(c, reason ? reason : "not healthy", NULL);
 }
 
 static void start_probe(Container *c, const char *id, bool has_health_check)
@@ -391,6 +402,11 @@ static void prove(Container *c)
         container_finish(c, &err);
 }
 
+bool container_has_way_back(const Container *c)
+{
+    return c->slot.current && !streq_ptr(c->slot.current, c->slot.next);
+}
+
 /* --- Back ------------------------------------------------------------------------------------ */
 
 static void tell_rollback(Container *c, const Release *bad, Error *err)
@@ -398,14 +414,7 @@ static void tell_rollback(Container *c, const Release *bad, Error *err)
     auto_free char *digest = digest_field(bad->digest);
     char span[TIME_SPAN_MAX];
 
-    (void)error_set(err, -ECANCELED, ERROR_INVALID,
-                    "%s %.19s was rolled back: %s; %s is quarantined", c->want->image, bad->digest,
-                    bad->reason ? bad->reason : "it failed",
-                    bad->digest_is_bad ? "this digest" : "the release, but not its digest,");
-    (void)error_remedy(err, err->code,
-                       "push a corrected image (or secret, or plan), or try it again: "
-                       "sudo agentctl retry %s",
-                       c->plan->name);
+    container_explain_quarantine(c, bad, err);
     resource_event(c->resource, LOG_LEVEL_ERROR, "rolled-back",
                    FIELDS("MERVIS_STATE=rolled-back", digest), "%s (downtime %s)", error_text(err),
                    time_format_span(span, c->slot.downtime_usec));
@@ -457,46 +466,56 @@ void container_continue_back(Container *c)
     container_switch(c, SWITCH_BACK, false, went_back, make_old_one_anew);
 }
 
-/* There is no way back, or the plan says not to go it. */
-static void fail_in_place(Container *c, const char *reason)
+/* The plan says to keep a bad release: it is what serves, and the one before it what `agentctl
+ * rollback` returns to. Else nothing does. */
+static int keep_or_forget(Container *c, bool *ret_kept)
 {
-    bool keep = c->slot.current && !streq_ptr(c->slot.current, c->slot.next);
-    auto_error Error err = {0};
-
-    if (keep) {
-        free(c->slot.previous);
-        c->slot.previous = take_ptr(c->slot.current);
-        if (str_set(&c->slot.current, c->slot.next) < 0) {
-            container_fail(c, -ENOMEM, ERROR_INTERNAL, "out of memory");
-            return;
-        }
-    } else
+    *ret_kept = c->slot.current && c->plan->update.on_failure == PLAN_CURE_KEEP &&
+                (container_has_way_back(c) || c->slot.previous);
+    if (!*ret_kept) {
         forget(&c->slot.current);
+        return 0;
+    }
+    if (!container_has_way_back(c))
+        return 0; /* it was kept before, and tried again */
+    free(c->slot.previous);
+    c->slot.previous = take_ptr(c->slot.current);
+    return str_set(&c->slot.current, c->slot.next);
+}
+
+/* There is no way back, or the plan says not to go it. */
+static void fail_in_place(Container *c, const char *reason, const char *remedy)
+{
+    auto_error Error err = {0};
+    bool kept;
+
+    if (keep_or_forget(c, &kept) < 0) {
+        container_fail(c, -ENOMEM, ERROR_INTERNAL, "out of memory");
+        return;
+    }
     if (container_enter(c, ROLLOUT_FAILED) < 0)
         return;
     (void)error_set(&err, -ECANCELED, ERROR_TEMPORARY, "%s; %s", reason,
-                    keep ? "it is left as it is, as update.on_failure says"
+                    kept ? "it is left as it is, as update.on_failure says"
                          : "there is no earlier release to go back to");
-    (void)error_remedy(&err, err.code, "agentctl logs %s", c->plan->name);
+    if (remedy)
+        (void)error_remedy(&err, err.code, "%s", remedy);
+    else
+        (void)error_remedy(&err, err.code, "agentctl logs %s", c->plan->name);
     resource_event(c->resource, LOG_LEVEL_ERROR, "release-failed", FIELDS("MERVIS_STATE=failed"),
                    "%s", error_text(&err));
     container_look_at_serving(c);
     container_finish(c, &err);
 }
 
-/* c->want, which is slot.next, is not good. */
-void container_go_back(Container *c, const char *reason)
+/* c->want, which is slot.next, is condemned. */
+void container_return(Container *c, const char *reason)
 {
     Db *db = c->resource->context->db;
     auto_(release_freep) Release *good = NULL;
     auto_error Error err = {0};
     int r;
 
-    if (!c->slot.current || streq_ptr(c->slot.current, c->slot.next) ||
-        c->plan->update.on_failure == PLAN_CURE_KEEP) {
-        fail_in_place(c, reason);
-        return;
-    }
     /* A bad key must not condemn the image that runs well with the former one. */
     r = release_load(db, c->plan->name, c->slot.current, &good, &err);
     if (r >= 0)
@@ -508,6 +527,14 @@ void container_go_back(Container *c, const char *reason)
     }
     if (container_enter(c, ROLLOUT_ROLLING_BACK) >= 0)
         container_continue_back(c);
+}
+
+void container_go_back(Container *c, const char *reason, const char *remedy)
+{
+    if (container_has_way_back(c) && c->plan->update.on_failure == PLAN_CURE_ROLLBACK)
+        container_return(c, reason);
+    else
+        fail_in_place(c, reason, remedy);
 }
 
 /* --- Settling -------------------------------------------------------------------------------- */

@@ -39,6 +39,7 @@ static void count_death(Container *c)
         log_failure(LOG_LEVEL_WARNING, NULL, &err, "its deaths are counted in memory only");
 }
 
+/* The switch looks for itself. */
 static bool is_switching(const Container *c)
 {
     return c->slot.state == ROLLOUT_SWITCHING || c->slot.state == ROLLOUT_PROVING ||
@@ -61,21 +62,20 @@ void container_on_engine_event(Resource *resource, const EngineEvent *event)
         break;
     case ENGINE_EVENT_DIE:
         count_death(c);
-        container_look(resource);
-        break;
-    case ENGINE_EVENT_DESTROY:
-        container_look(resource);
         break;
     case ENGINE_EVENT_CREATE:
     case ENGINE_EVENT_START:
     case ENGINE_EVENT_HEALTHY:
     case ENGINE_EVENT_UNHEALTHY:
     case ENGINE_EVENT_RENAME:
+    case ENGINE_EVENT_DESTROY:
     case ENGINE_EVENT_OTHER:
         break;
     }
-    container_look_at_serving(c); /* finds one that turned unhealthy, too */
+    container_look_at_serving(c); /* finds out what is to be done */
 }
+
+static const char by_hand[] = "rolled back by hand";
 
 /* --- Verbs ----------------------------------------------------------------------------------- */
 
@@ -88,7 +88,7 @@ static int prepare_verb(Resource *resource, Error *err)
     if (r < 0)
         return r;
     if (c->working)
-        return error_set(err, -EBUSY, ERROR_TEMPORARY,
+        return error_set(err, -EBUSY, ERROR_INVALID,
                          "container %s is at work (%s); try again when it is done", resource->name,
                          rollout_state_name(c->shown));
     return 0;
@@ -125,6 +125,20 @@ int container_restart(Resource *resource, Error *err)
     return 1;
 }
 
+/* Still being proved: a person is the judge then. 1: on its way back. */
+static int judge_by_hand(Container *c)
+{
+    if (!c->working || !c->probe)
+        return 0;
+    c->probe = health_probe_free(c->probe);
+    if (container_has_way_back(c)) {
+        container_return(c, by_hand);
+        return 1;
+    }
+    container_finish(c, NULL);
+    return 0;
+}
+
 int container_rollback(Resource *resource, Error *err)
 {
     Container *c = container_of_resource(resource);
@@ -132,6 +146,8 @@ int container_rollback(Resource *resource, Error *err)
     Db *db = resource->context->db;
     int r;
 
+    if (judge_by_hand(c) > 0)
+        return 1;
     r = prepare_verb(resource, err);
     if (r < 0)
         return r;
@@ -141,7 +157,7 @@ int container_rollback(Resource *resource, Error *err)
     if (r == 0)
         return error_set(err, -ENOENT, ERROR_INVALID,
                          "container %s has no earlier release that was proved", resource->name);
-    r = release_quarantine(db, resource->name, c->slot.current, false, "rolled back by hand", err);
+    r = release_quarantine(db, resource->name, c->slot.current, false, by_hand, err);
     if (r < 0)
         return r;
     release_free(c->forced);

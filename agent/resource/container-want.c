@@ -165,19 +165,27 @@ static void unchanged(Container *c)
 /* --- It is another -----------------------------------------------------------------------------
  */
 
+void container_explain_quarantine(const Container *c, const Release *bad, Error *err)
+{
+    (void)error_set(err, -ECANCELED, ERROR_INVALID,
+                    "%s %.19s was rolled back: %s; %s is quarantined (release %s)", bad->image,
+                    bad->digest, bad->reason ? bad->reason : "it failed",
+                    bad->digest_is_bad ? "this digest"
+                                       : "not the digest, but what the plan and the "
+                                         "secrets make of it",
+                    bad->id);
+    (void)error_remedy(err, err->code,
+                       "push a corrected image (or secret, or plan), or try it again: "
+                       "sudo agentctl retry %s",
+                       c->plan->name);
+}
+
 /* The wanted release is known to be bad: what serves goes on serving, and status says why. */
 static void refuse(Container *c, const Release *bad)
 {
     auto_error Error err = {0};
 
-    (void)error_set(&err, -ECANCELED, ERROR_INVALID, "release %s (%.19s) is quarantined%s: %s",
-                    bad->id, bad->digest,
-                    bad->digest_is_bad ? "" : ", though not its digest, which ran well before",
-                    bad->reason ? bad->reason : "it failed");
-    (void)error_remedy(&err, err.code,
-                       "push a corrected image (or secret, or plan), or try it again: "
-                       "sudo agentctl retry %s",
-                       c->plan->name);
+    container_explain_quarantine(c, bad, &err);
     container_show(c, c->slot.current ? ROLLOUT_ROLLED_BACK : ROLLOUT_FAILED);
     container_finish(c, &err);
 }

@@ -170,6 +170,7 @@ static void container_inherit(Resource *resource, Resource *from)
     c->forced = take_ptr(old->forced);
     c->complaint = take_ptr(old->complaint);
     c->outage_began = old->outage_began;
+    c->run_began = old->run_began;
     c->out_of_memory = old->out_of_memory;
     c->pull_bytes = old->pull_bytes;
     c->approved = old->approved || old->approving;
