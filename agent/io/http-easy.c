@@ -12,9 +12,11 @@
 #include "agent/base/str.h"
 #include "agent/io/http-private.h"
 
-#define UPLOAD_BUFFER_SIZE                                                                         \
-    16384L /* libcurl's 64 KiB would be a third of an idle agent's growth                          \
-            */
+/* libcurl's 64 KiB would be a third of an idle agent's growth; a load of many megabytes is worth
+ * more than that, as each send is a turn of the loop. */
+#define UPLOAD_BUFFER_SIZE       (16L << 10)
+#define UPLOAD_BUFFER_SIZE_LARGE (64L << 10)
+#define UPLOAD_IS_LARGE          (1U << 20)
 
 /* --- What libcurl calls --------------------------------------------------------------------- */
 
@@ -232,10 +234,12 @@ static int set_headers(HttpOp *op)
 static void set_body(HttpOp *op)
 {
     const HttpRequest *request = &op->request;
+    bool large = request->body_size >= UPLOAD_IS_LARGE;
     CURL *easy = op->easy;
 
     (void)curl_easy_setopt(easy, CURLOPT_POST, 1L);
-    (void)curl_easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, UPLOAD_BUFFER_SIZE);
+    (void)curl_easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE,
+                           large ? UPLOAD_BUFFER_SIZE_LARGE : UPLOAD_BUFFER_SIZE);
     if (!request->read) {
         (void)curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request->body ? request->body : "");
         (void)curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->body_size);
