@@ -346,6 +346,7 @@ int crawl_document_read(const char *text, size_t size, CrawlDocument *ret, Field
 {
     auto_crawl_document CrawlDocument document = {0};
     json_t *crawl, *identity;
+    const char *instance;
     int r;
 
     r = json_parse(text, size, "crawl document", &document.source, err);
@@ -354,7 +355,10 @@ int crawl_document_read(const char *text, size_t size, CrawlDocument *ret, Field
     crawl = json_object_get(document.source, "crawl");
     identity = json_object_get(document.source, "identity");
     r = read_endpoints(json_object_get(document.source, "endpoints"), &document);
-    if (r < 0 || str_set(&document.instance, json_str(identity, "instance_id")) < 0 ||
+    instance = json_str(document.source, "instance");
+    if (!instance)
+        instance = json_str(identity, "instance_id");
+    if (r < 0 || str_set(&document.instance, str_is_empty(instance) ? NULL : instance) < 0 ||
         str_set(&document.project, json_str(identity, "project")) < 0)
         return error_oom(err);
     if (crawl)

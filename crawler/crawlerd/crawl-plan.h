@@ -66,14 +66,14 @@ int crawl_plan_jobset(const CrawlPlan *plan, char ret[static 64]) must_check;
 /* The longest look-back of any job, for a cold start. */
 uint64_t crawl_plan_lookback_usec(const CrawlPlan *plan);
 
-/* A document as crawlerd gets it: {"crawl": …, "endpoints": {…}, "identity": {…}}, a whole plan, or
- * the crawl part alone. */
+/* A document as crawlerd gets it: {"crawl": …, "endpoints": {…}, "instance": id}, a whole plan, or the
+ * crawl part alone. */
 typedef struct CrawlDocument {
     CrawlPlan *plan;
     HttpEndpoint *endpoints;
     size_t n_endpoints;
     json_t *source; /* owns the endpoints' strings */
-    char *instance; /* identity.instance_id, or NULL */
+    char *instance; /* of the machine, or NULL: the cloud is asked */
     char *project;  /* identity.project, or NULL */
 } CrawlDocument;
 int crawl_document_read(const char *text, size_t size, CrawlDocument *ret, FieldErrors *ret_errors,

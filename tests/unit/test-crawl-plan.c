@@ -176,8 +176,7 @@ static void a_document_is_what_agentd_writes_or_a_plan_or_the_part_alone(void **
     static const char *const texts[] = {
         "{\"crawl\":{\"jobs\":[" JOB("\"interval\":\"1m\"") "]},\"endpoints\":{\"a.example\":"
                                                             "\"https://"
-                                                            "b.example\"},\"identity\":{\"instance_"
-                                                            "id\":\"7\",\"project\":\"p\"}}",
+                                                            "b.example\"},\"instance\":\"7\"}",
         "{\"version\":1,\"crawl\":{\"jobs\":[" JOB("\"interval\":\"1m\"") "]}}",
         "{\"jobs\":[" JOB("\"interval\":\"1m\"") "]}",
     };
