@@ -34,7 +34,8 @@ struct ImagesRun {
 
     Item *items;
     size_t n_items, at;
-    size_t n_removed;
+    size_t n_removed; /* images */
+    bool removed_any; /* or a container */
     json_t *report;
 };
 
@@ -47,7 +48,8 @@ static uint64_t freed_bytes(const ImagesRun *run)
     unsigned percent;
     uint64_t now = 0;
 
-    if (run->spec.dry_run || images_disk_usage(run->root_dir, &percent, &now, NULL) < 0)
+    /* What others remove meanwhile is not ours to count. */
+    if (!run->removed_any || images_disk_usage(run->root_dir, &percent, &now, NULL) < 0)
         return 0;
 
     /* Others write, too: less than nothing was not freed. */
@@ -100,6 +102,7 @@ static void on_removed(EngineOp *op, const EngineReply *reply, const Error *err,
         return;
     } else if (++item->next_name == strv_length(item->names)) {
         run->n_removed += !item->is_container;
+        run->removed_any = true;
         (void)json_object_set_new(item->row, "done", json_true());
         run->at++;
     }

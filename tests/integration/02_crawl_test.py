@@ -80,7 +80,7 @@ def test_once_on_a_broken_plan_says_where(machine):
 
 @pytest.mark.parametrize("after", [0.1, 0.4, 1.2])
 def test_kill_9_of_crawlerd_loses_and_doubles_no_row(machine, after):
-    symbols = ["AAPL", "TSLA"]
+    symbols = ["TSLA"]
     machine.put_plan(machine.make_plan(containers=[], secrets=[], crawl=machine.crawl(jobs=[{
         "name": "us-1d", "recipe": "yahoo-chart", "symbols": symbols, "interval": "1d", "every": "1m",
         "terms": "acknowledged"}])))
@@ -90,7 +90,7 @@ def test_kill_9_of_crawlerd_loses_and_doubles_no_row(machine, after):
     machine.crawlerd.kill()
     machine.start(machine.crawlerd)
     wait_for("rows of all symbols", lambda: {row["symbol"] for row in machine.cloud.rows(*TABLE)} == set(symbols),
-             110, 0.5)
+             60)
     machine.cloud.wait_quiet(service="bigquery")
     each_once(machine.cloud.rows(*TABLE))
 
