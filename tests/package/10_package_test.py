@@ -15,7 +15,7 @@ import pytest
 
 from rig import image, vm as rig_vm, web
 from rig.cloud import Cloud
-from rig.machine import REGISTRY_HOST, rig_dir
+from rig.machine import MARKET_HOSTS, REGISTRY_HOST, rig_dir
 from rig.process import run, wait_for
 from rig.registry import Registry
 
@@ -54,7 +54,9 @@ def make_base(directory):
         "docker/daemon.json": json.dumps({"insecure-registries": [REGISTRY_HOST], "log-driver": "json-file",
                                           "exec-opts": ["native.cgroupdriver=cgroupfs"]}),
         "hosts": f"127.0.0.1 localhost {REGISTRY_HOST}\n169.254.169.254 metadata.google.internal\n",
-        "systemd/system/agentd.service.d/cloud.conf": "[Service]\nEnvironment=GCE_METADATA_HOST=169.254.169.254\n",
+        # This machine's firmware does not say Google.
+        **{f"systemd/system/{unit}.service.d/cloud.conf": "[Service]\nEnvironment=GCE_METADATA_HOST=169.254.169.254\n"
+           for unit in ("agentd", "crawlerd")},
     }.items():
         path = settings / "etc" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,13 +77,15 @@ class World:
         shutil.copy(path, self.vm.path("/root"))
         return f"/root/{path.name}"
 
-    def plan(self):
+    def plan(self, **parts):
+        google = ("secretmanager.googleapis.com", "bigquery.googleapis.com", REGISTRY_HOST)
+        market = {host: f"{self.cloud.url}/market/{host}" for host in MARKET_HOSTS}
         return json.dumps({
-            "version": 1, "endpoints": {host: self.cloud.url for host in ("secretmanager.googleapis.com", REGISTRY_HOST)},
+            "version": 1, "endpoints": {host: self.cloud.url for host in google} | market,
             "system": {"timezone": "Asia/Seoul"},
             "containers": [{"name": "mervis", "image": f"{REGISTRY_HOST}/{REPOSITORY}:stable", "ports": ["8080:8080"],
                             "log": "json-file", "health": {"interval": "1s", "stable": "1s"},
-                            "update": {"check": "10s", "settle": "10s"}}]})
+                            "update": {"check": "10s", "settle": "10s"}}], **parts})
 
     def container(self):
         """(id, when it started, whether it runs)"""
@@ -173,6 +177,20 @@ def test_it_brings_up_the_plan_and_then_complains_of_nothing(world):
     assert vm.out(f"journalctl -q -p warning --since '{since}' {ours}") == ""
 
 
+def test_crawlerd_is_started_by_agentd_when_there_is_something_to_crawl(world):
+    vm = world.vm
+    world.cloud.make_dataset("market")
+    world.cloud.set_metadata("instance/attributes/mervis-plan", world.plan(crawl={
+        "contact": "ops@example.com", "sink": {"bigquery": {"dataset": "market", "table": "bars", "flush": "90s"}},
+        "jobs": [{"name": "us-1d", "recipe": "yahoo-chart", "symbols": ["AAPL"], "interval": "1d", "every": "1m",
+                  "terms": "acknowledged"}]}))
+    rows = vm.explain("rows in BigQuery", lambda: world.cloud.wait_rows("market", "bars_daily", 1, timeout=20), 60)
+    assert len({row["ts"] for row in rows}) == len(rows)
+    assert vm.out("systemctl is-active crawlerd") == "active"
+    assert vm.out(f"ps -o user= -p {vm.pid('crawlerd')}").startswith("mervis-")
+    world.wait_serving()
+
+
 class Probe(threading.Thread):
     """A load balancer's health check: asks all the time, counts what it did not get."""
 
@@ -193,7 +211,8 @@ class Probe(threading.Thread):
 
 def test_an_upgrade_restarts_the_daemons_and_leaves_the_container_and_the_state(world, next_deb):
     vm = world.vm
-    container, pids = world.container(), (vm.pid("agentd"), vm.pid("statusd"))
+    daemons = ("agentd", "statusd", "crawlerd")
+    container, pids = world.container(), {name: vm.pid(name) for name in daemons}
     before = vm.status()["plan"]["generation"]
     version = int(world.sql("PRAGMA user_version"))
     probe = Probe()
@@ -203,14 +222,13 @@ def test_an_upgrade_restarts_the_daemons_and_leaves_the_container_and_the_state(
     probe.over.set()
     probe.join()
     assert vm.out("dpkg-query -W -f '${Version}' mervis-agent").endswith("+next1")
-    assert vm.pid("agentd") != pids[0] and vm.pid("statusd") != pids[1]
+    assert all(vm.pid(name) not in (0, pids[name]) for name in daemons)
     assert world.container() == container and container[2] == "true"
     assert vm.status()["plan"]["generation"] == before
     assert int(world.sql("PRAGMA user_version")) == version
     # A connection that the old statusd held when it went is reset; none is refused, and a load balancer asks twice.
     assert probe.asked > 10 and len(probe.failures) <= 1
     assert not any(isinstance(err, ConnectionRefusedError) for err in probe.failures)
-    assert vm.sh("systemctl is-active crawlerd", check=False).stdout.strip() == "inactive"
 
 
 def test_state_of_an_older_version_is_taken_over(world, deb):
@@ -238,6 +256,7 @@ def test_after_a_boot_all_is_there_again(world):
     vm.power_off()
     vm.boot()
     world.wait_serving()
+    wait_for("crawlerd", lambda: vm.sh("systemctl is-active crawlerd", check=False).stdout.strip() == "active", 30)
     assert vm.out("systemctl --failed --no-legend --plain") == ""
 
 
@@ -267,7 +286,7 @@ def test_purging_takes_the_state_away(world):
 def test_the_first_plan_of_the_readme_by_hand(world, deb):
     """On a machine that is no cloud VM: install, write the plan, look."""
     vm = world.vm
-    vm.sh("rm -r /etc/systemd/system/agentd.service.d; systemctl daemon-reload; echo UTC >/etc/timezone")
+    vm.sh("rm -r /etc/systemd/system/*.service.d; systemctl daemon-reload; echo UTC >/etc/timezone")
     vm.sh(f"dpkg -i /root/{deb.name}", timeout=120)
     plan = re.search(r"```json\n(.*?)```", (TOP / "README.md").read_text(), re.DOTALL)[1]
     vm.sh("mkdir -p /etc/mervis-agent; cat >/etc/mervis-agent/plan.json", input=plan)
