@@ -137,9 +137,9 @@ static const char *plan_outcome(const Manager *m)
 {
     if (m->generation.number == 0)
         return "none";
-    if (reconciler_is_busy(m->reconciler))
-        return "applying";
-    return m->plan_applied && !anything_is_wrong(m) ? "applied" : "degraded";
+    if (m->plan_applied) /* looking again is no applying: nothing may come of it */
+        return anything_is_wrong(m) ? "degraded" : "applied";
+    return reconciler_is_busy(m->reconciler) ? "applying" : "degraded";
 }
 
 static json_t *describe_plan(Manager *m, size_t max_errors)

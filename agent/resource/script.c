@@ -232,7 +232,7 @@ static void explain_failure(const Resource *resource, Error *err)
                         result->status, strsignal(result->status));
     else
         (void)error_set(err, -ECANCELED, ERROR_TEMPORARY, "systemd says: %s", result->result);
-    (void)error_remedy(err, err->code, "journalctl _SYSTEMD_INVOCATION_ID=%s", result->invocation);
+    (void)error_remedy(err, err->code, "journalctl -t %s", resource->name);
 }
 
 static void take_result(Resource *resource)

@@ -47,6 +47,7 @@ def everything():
 def apply(world):
     """`agentctl apply`, and wait until it is done."""
     world.vm.sh("agentctl apply")
+    world.vm.explain("nothing to be left to do", lambda: world.changes() == {})
     return world.settle()
 
 
