@@ -51,8 +51,9 @@ int64_t keys_chunk(int64_t ts_usec, uint64_t interval_usec)
 }
 
 /* Layout of a key: the instant as a zigzag difference to the one before (in seconds, or in
- * microseconds where those are not whole), kind and flags, hash, revision where there is one. */
-enum { FLAG_KIND = 7, FLAG_MICROSECONDS = 1 << 6, FLAG_REVISED = 1 << 7 };
+ * microseconds where those are not whole), kind and flags, hash where it is known, revision where
+ * there is one. */
+enum { FLAG_KIND = 7, FLAG_UNKNOWN = 1 << 5, FLAG_MICROSECONDS = 1 << 6, FLAG_REVISED = 1 << 7 };
 #define KEY_BYTES_MAX 24
 
 static size_t put_u64(char *at, uint64_t value)
@@ -90,11 +91,14 @@ static size_t key_write(char *at, const Key *key, int64_t before_usec)
 
     if (whole)
         delta /= (int64_t)SECOND;
-    at[0] = (char)((key->kind & FLAG_KIND) | (whole ? 0 : FLAG_MICROSECONDS) |
-                   (key->revision ? FLAG_REVISED : 0));
+    at[0] =
+        (char)((key->kind & FLAG_KIND) | (whole ? 0 : FLAG_MICROSECONDS) |
+               (key->hash == KEYS_UNKNOWN ? FLAG_UNKNOWN : 0) | (key->revision ? FLAG_REVISED : 0));
     n += put_u64(at + n, ((uint64_t)delta << 1) ^ (uint64_t)(delta >> 63));
-    memcpy(at + n, &hash, sizeof(hash));
-    n += sizeof(hash);
+    if (key->hash != KEYS_UNKNOWN) {
+        memcpy(at + n, &hash, sizeof(hash));
+        n += sizeof(hash);
+    }
     if (key->revision)
         n += put_u64(at + n, key->revision);
     return n;
@@ -102,14 +106,17 @@ static size_t key_write(char *at, const Key *key, int64_t before_usec)
 
 static int key_read(const char *data, size_t size, size_t *at, int64_t before_usec, Key *ret)
 {
-    uint64_t delta, hash, revision = 0;
+    uint64_t delta, hash = KEYS_UNKNOWN, revision = 0;
     unsigned char flags = (unsigned char)data[(*at)++];
     int64_t signed_delta;
 
-    if (get_u64(data, size, at, &delta) < 0 || size - *at < sizeof(hash))
+    if (get_u64(data, size, at, &delta) < 0 ||
+        (!(flags & FLAG_UNKNOWN) && size - *at < sizeof(hash)))
         return -EBADMSG;
-    memcpy(&hash, data + *at, sizeof(hash));
-    *at += sizeof(hash);
+    if (!(flags & FLAG_UNKNOWN)) {
+        memcpy(&hash, data + *at, sizeof(hash));
+        *at += sizeof(hash);
+    }
     if ((flags & FLAG_REVISED) && (get_u64(data, size, at, &revision) < 0 || revision > UINT16_MAX))
         return -EBADMSG;
     signed_delta = (int64_t)(delta >> 1) ^ -(int64_t)(delta & 1);
@@ -171,6 +178,12 @@ int keys_format(const Keys *keys, Buf *ret)
         before = keys->items[i].ts_usec;
     }
     return 0;
+}
+
+void keys_forget_values(Keys *keys)
+{
+    for (size_t i = 0; i < keys->n; i++)
+        keys->items[i].hash = KEYS_UNKNOWN;
 }
 
 int keys_find(Keys *keys, RowKind kind, int64_t ts_usec, Key *ret)

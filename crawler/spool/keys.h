@@ -39,6 +39,9 @@ typedef struct Keys {
 /* Of a BLOB and back: about eleven bytes a key. */
 int keys_load(Keys *keys, const void *data, size_t size) must_check; /* -EBADMSG */
 int keys_format(const Keys *keys, Buf *ret) must_check;
+/* What is old is only known to be there: three bytes a key. The next observation is taken as its
+ * values. */
+void keys_forget_values(Keys *keys);
 /* 1 found, 0 absent. */
 int keys_find(Keys *keys, RowKind kind, int64_t ts_usec, Key *ret);
 /* Adds or replaces. */

@@ -424,3 +424,105 @@ int spool_forget_dead(Spool *spool, Error *err)
 
     return r < 0 ? r : db_run(spool->db, "DELETE FROM dead", err, "");
 }
+
+/* --- Old keys ------------------------------------------------------------------------------- */
+
+/* What a call may do: a chunk is a bar's worth of bytes, a day of minute bars six chunks. */
+#define COMPACT_SERIES 100
+#define COMPACT_CHUNKS 2000
+
+static int compact_chunk(Spool *spool, int64_t id, const void *data, size_t size, Error *err)
+{
+    auto_(keys_done) Keys keys = {0};
+    int r = keys_load(&keys, data, size);
+
+    if (r < 0)
+        return 0; /* damaged: it says so when it is needed */
+    keys_forget_values(&keys);
+    buf_clear(&spool->scratch);
+    r = keys_format(&keys, &spool->scratch);
+    return r < 0 ? error_oom(err)
+                 : db_run(spool->db, "UPDATE keys SET data = ? WHERE id = ?", err, "bi",
+                          spool->scratch.data, spool->scratch.size, id);
+}
+
+/* Chunks [from, to) of a series, at most COMPACT_CHUNKS; where it stopped. */
+static int compact_series(Spool *spool, int64_t series, int64_t from, int64_t *to, Error *err)
+{
+    auto_(db_donep) DbStmt *stmt = NULL;
+    int r = db_prepare(spool->db,
+                       "SELECT id, data FROM keys WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
+                       &stmt, err);
+    int n = 0;
+
+    if (r >= 0)
+        r = db_bind(stmt, "iii", err, chunk_id(series, from), chunk_id(series, *to),
+                    (int64_t)COMPACT_CHUNKS);
+    while (r >= 0 && (r = db_step(stmt, err)) > 0) {
+        size_t size = 0;
+        const void *data = db_blob(stmt, 1, &size);
+        int64_t id = db_i64(stmt, 0);
+
+        r = compact_chunk(spool, id, data, size, err);
+        if (++n == COMPACT_CHUNKS)
+            *to = (int64_t)(uint32_t)id + 1;
+    }
+    return r;
+}
+
+typedef struct OldSeries {
+    int64_t id, compacted, interval_usec;
+} OldSeries;
+
+static int list_series(Spool *spool, OldSeries *ret, size_t *ret_n, Error *err)
+{
+    auto_(db_donep) DbStmt *stmt = NULL;
+    int r = db_prepare(spool->db,
+                       "SELECT id, compacted, interval FROM series ORDER BY compacted LIMIT ?",
+                       &stmt, err);
+
+    if (r >= 0)
+        r = db_bind(stmt, "i", err, (int64_t)COMPACT_SERIES);
+    while (r >= 0 && (r = db_step(stmt, err)) > 0) {
+        Interval interval;
+
+        if (interval_parse(db_text(stmt, 2), &interval) < 0)
+            continue;
+        /* Years of daily bars are few, and splits restate them all. */
+        ret[(*ret_n)++] = (OldSeries){.id = db_i64(stmt, 0),
+                                      .compacted = db_i64(stmt, 1),
+                                      .interval_usec = interval_is_intraday(&interval)
+                                                           ? (int64_t)interval_usec(&interval)
+                                                           : 0};
+    }
+    return r;
+}
+
+int spool_compact(Spool *spool, int64_t now_usec, Error *err)
+{
+    OldSeries series[COMPACT_SERIES];
+    size_t n = 0;
+    int r = spool_begin(spool, err);
+
+    if (r >= 0)
+        r = spool_chunk_save(spool, err);
+    keys_done(&spool->chunk.keys);
+    spool->chunk = (SpoolChunk){0};
+    if (r >= 0)
+        r = list_series(spool, series, &n, err);
+    for (size_t i = 0; i < n && r >= 0; i++) {
+        int64_t end = INT64_MAX;
+
+        if (series[i].interval_usec > 0)
+            end = keys_chunk(now_usec - (int64_t)SPOOL_VALUES_USEC,
+                             (uint64_t)series[i].interval_usec);
+        if (end <= series[i].compacted)
+            continue;
+        if (series[i].interval_usec > 0)
+            r = compact_series(spool, series[i].id, series[i].compacted, &end, err);
+        if (r >= 0)
+            r = db_run(spool->db, "UPDATE series SET compacted = ? WHERE id = ?", err, "ii", end,
+                       series[i].id);
+    }
+    return r;
+}

@@ -18,7 +18,8 @@ static const char *const migrations[] = {
     "CREATE TABLE cursors (job TEXT, symbol TEXT, range TEXT, cursor TEXT NOT NULL,"
     " PRIMARY KEY (job, symbol, range)) WITHOUT ROWID;"
     "CREATE TABLE series (id INTEGER PRIMARY KEY, source TEXT NOT NULL, symbol TEXT NOT NULL,"
-    " interval TEXT NOT NULL, UNIQUE (source, symbol, interval));"
+    " interval TEXT NOT NULL, compacted INTEGER NOT NULL DEFAULT 0,"
+    " UNIQUE (source, symbol, interval));"
     "CREATE TABLE keys (id INTEGER PRIMARY KEY, data BLOB NOT NULL);"
     "CREATE TABLE batches (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,"
     " tbl INTEGER NOT NULL, state INTEGER NOT NULL, rows INTEGER NOT NULL, bytes INTEGER NOT NULL,"
@@ -153,7 +154,9 @@ void spool_tidy(Spool *spool)
 
     /* Best effort: what fails here is done again later, and nothing depends on it. Giving pages
      * back moves others, so it is done for many at once. */
-    r = spool_sync(spool, &err);
+    r = spool_compact(spool, (int64_t)now_realtime_usec(), &err);
+    if (r >= 0)
+        r = spool_sync(spool, &err);
     if (r >= 0)
         r = db_query_i64(spool->db, "PRAGMA freelist_count", &pages, &err, "");
     if (r >= 0 && pages > FREE_PAGES_MAX)

@@ -64,6 +64,12 @@ bool spool_is_dirty(const Spool *spool);
 /* Writes the log back into the database and gives free pages back: between batches, at stop. */
 void spool_tidy(Spool *spool);
 
+/* Values of intraday bars that are older than SPOOL_VALUES_USEC are forgotten, a few series a call;
+ * that the bars are there is not: it is what keeps them from being delivered twice. spool_tidy()
+ * calls it. */
+#define SPOOL_VALUES_USEC (UINT64_C(14) * 24 * 3600 * 1000000)
+int spool_compact(Spool *spool, int64_t now_usec, Error *err) must_check;
+
 FetchMemory spool_fetch_memory(Spool *spool);
 
 /* --- Documents ------------------------------------------------------------------------------ */

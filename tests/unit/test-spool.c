@@ -326,6 +326,31 @@ static void dead_rows_are_kept_once(void **state)
     assert_int_equal(status.dead, 1);
 }
 
+static void old_values_are_forgotten_and_old_bars_are_still_known(void **state)
+{
+    Fixture *f = *state;
+    const int64_t later = T0 + 30 * (int64_t)DAY;
+
+    fill(f, 390, T0);
+    add_bar(&f->rows, "AAPL", T0, "999"); /* a revision, whose number must stay */
+    assert_int_equal(accept_rows(f, false).revisions, 1);
+    fill(f, 5, later - (int64_t)DAY);
+    assert_ok(spool_compact(f->spool, later, &f->err), &f->err);
+    assert_ok(spool_compact(f->spool, later, &f->err), &f->err);
+    assert_ok(spool_sync(f->spool, &f->err), &f->err);
+    reopen(f);
+
+    /* Known, and with other values learned: not a revision. */
+    add_bar(&f->rows, "AAPL", T0 + (int64_t)MINUTE, "1.5");
+    assert_int_equal(accept_rows(f, false).known, 1);
+    add_bar(&f->rows, "AAPL", T0 + (int64_t)MINUTE, "1.5");
+    add_bar(&f->rows, "AAPL", T0 + (int64_t)MINUTE, "1.6");
+    assert_int_equal(accept_rows(f, false).revisions, 1);
+    /* Young ones are as before. */
+    add_bar(&f->rows, "AAPL", later - (int64_t)DAY, "1.5");
+    assert_int_equal(accept_rows(f, false).revisions, 1);
+}
+
 /* --- Batches -------------------------------------------------------------------------------- */
 
 static void a_frozen_batch_never_changes_and_reads_the_same_in_any_pieces(void **state)
@@ -556,6 +581,7 @@ TEST_MAIN(cmocka_unit_test(a_block_gives_back_the_rows_that_went_in),
           T(a_bar_that_is_not_final_waits_unless_live_is_wanted),
           T(a_key_that_the_sink_has_is_no_row_and_its_values_are_learned),
           T(rows_and_cursor_come_and_go_together), T(dead_rows_are_kept_once),
+          T(old_values_are_forgotten_and_old_bars_are_still_known),
           T(a_frozen_batch_never_changes_and_reads_the_same_in_any_pieces),
           T(a_reader_goes_on_at_any_offset), T(a_full_batch_is_frozen_by_itself),
           T(a_delivered_batch_leaves_and_its_keys_stay),
