@@ -2,6 +2,7 @@
 
 /* agentctl plan show | validate | schema */
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -96,6 +97,10 @@ int verb_plan_validate(char *const *operands)
     if (r < 0) {
         if (err.code == 0) /* absent: file_read() says nothing of it */
             (void)error_errno(&err, r, "%s", operands[0]);
+        if (r == -ENOENT)
+            (void)error_remedy(&err, r,
+                               "name a file that has a plan (- is standard input); `agentctl plan "
+                               "schema` tells what is in one");
         return verb_fail(&err, EXIT_DEGRADED);
     }
     if (!crawlerd)

@@ -59,7 +59,7 @@ static void on_errand(Errander *errander, Errand *e, void *userdata)
     auto_error Error err = {0};
     uint64_t delay = 0;
 
-    if (e->state == ERRAND_PAUSED) {
+    if (e->state == ERRAND_PAUSED || e->state == ERRAND_ASKING) {
         say(c, error_text(&e->error), &e->error);
         return; /* it goes on by itself */
     }

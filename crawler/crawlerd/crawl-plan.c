@@ -368,7 +368,7 @@ int crawl_document_read(const char *text, size_t size, CrawlDocument *ret, Field
     else
         r = crawl_plan_decode(text, size, &document.plan, ret_errors);
     if (r == -EINVAL)
-        return field_errors_to_error(ret_errors, "crawl", err);
+        return field_errors_to_error(ret_errors, "crawl plan", err);
     if (r < 0)
         return error_oom(err);
 

@@ -218,12 +218,13 @@ static void on_batch(Errander *errander, Errand *e, void *userdata)
         table->state = TABLE_UNKNOWN;
     switch (e->state) {
     case ERRAND_ASKING:
-        return;
+        table_trouble(table, &e->error, e->wait_usec);
+        return; /* it goes on by itself */
     case ERRAND_DONE:
         batch_delivered(lane);
         break;
     case ERRAND_NEXT_TRY:
-        if (e->error.kind != ERROR_TEMPORARY)
+        if (e->error.kind != ERROR_TEMPORARY || lane->batch.attempt >= ERRANDER_PATIENCE)
             table_trouble(table, &e->error, e->wait_usec);
         next_attempt(lane, e->wait_usec);
         break;
@@ -353,7 +354,7 @@ static void on_table(Errander *errander, Errand *e, void *userdata)
     Table *table = userdata;
     Delivery *d = table->delivery;
 
-    if (e->state == ERRAND_PAUSED) {
+    if (e->state == ERRAND_PAUSED || e->state == ERRAND_ASKING) {
         table_trouble(table, &e->error, e->wait_usec);
         blamed_lanes(d, table->number, /* table_is_fine= */ false);
         return; /* it goes on by itself */

@@ -63,13 +63,19 @@ void errander_go(Errander *errander, uint64_t delay_usec)
     (void)timer_set(errander->timer, delay_usec, 0);
 }
 
+/* A retry or two is nobody's business; more are trouble, and whoever waits is told of it. */
+static bool is_stuck(const Errand *e)
+{
+    return e->state == ERRAND_ASKING && e->tries >= ERRANDER_PATIENCE && e->error.code < 0;
+}
+
 static void settle(Errander *errander)
 {
     Errand *e = &errander->errand;
 
     if (e->state == ERRAND_ASKING || e->state == ERRAND_PAUSED)
         errander_go(errander, e->wait_usec);
-    if (e->state != ERRAND_ASKING)
+    if (e->state != ERRAND_ASKING || is_stuck(e))
         errander->handler(errander, e, errander->userdata);
 }
 

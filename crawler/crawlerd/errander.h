@@ -19,8 +19,11 @@ typedef struct ErranderContext {
     Sink *sink;
 } ErranderContext;
 
-/* The errand left ERRAND_ASKING. Paused ones go on by themselves after wait_usec; all others are
- * over. The handler may free the errander. */
+#define ERRANDER_PATIENCE 3 /* failures in a row before they are told */
+
+/* The errand left ERRAND_ASKING, or is still in it and fails time and again: `error` says why.
+ * These and paused ones go on by themselves after wait_usec; all others are over. The handler may
+ * free the errander. */
 typedef void (*ErranderHandler)(Errander *errander, Errand *e, void *userdata);
 
 int errander_new(const ErranderContext *context, ErranderHandler handler, void *userdata,

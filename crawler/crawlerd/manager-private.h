@@ -4,12 +4,13 @@
 
 #include <systemd/sd-bus.h>
 
+#include "agent/base/backoff.h"
 #include "agent/cloud/cloud.h"
 #include "agent/io/loop.h"
-#include "crawler/crawlerd/events.h"
 #include "crawler/crawlerd/coldstart.h"
 #include "crawler/crawlerd/crawl-plan.h"
 #include "crawler/crawlerd/delivery.h"
+#include "crawler/crawlerd/events.h"
 #include "crawler/crawlerd/intake.h"
 #include "crawler/crawlerd/manager.h"
 #include "crawler/fetch/fetch.h"
@@ -47,10 +48,16 @@ struct Manager {
     HttpOp *egress_op;
     Timer *timer; /* the drain's end; the time limit of --once */
     Timer *again; /* the identity is asked again */
+    Backoff identity_backoff;
+    Error waits; /* what the beginning waits for: identity, cold start */
     uint64_t started_usec;
     uint64_t dead_before; /* dead letters when --once began */
     uint64_t refused_now; /* documents refused since the start */
-    bool failed;          /* --once: not all was delivered */
+
+    /* --once. */
+    Timer *patience;
+    Error given_up; /* the last symbol that was */
+    Error failure;  /* why the exit status is not 0 */
 
     /* Why fetching is held, most severe first; NULL where not. */
     char *hold_spool, *hold_full, *hold_cold, *hold_writer;
@@ -63,5 +70,18 @@ struct Manager {
 void manager_hold_changed(Manager *m);
 const char *manager_hold_reason(const Manager *m);
 int manager_serve_bus(Manager *m, Error *err) must_check;
+
+/* once.c */
+int once_begin(Manager *m) must_check;
+void once_given_up(Manager *m, const char *job, const char *symbol, const char *message,
+                   const char *remedy);
+/* Every job had its round: deliver, then end with once_verdict(). */
+void once_over(Manager *m);
+void once_interrupted(Manager *m);
+/* The last line and the exit status, once all that can be is delivered. */
+int once_verdict(Manager *m) must_check;
+/* The last line, and the end at once. */
+void once_fail(Manager *m, const Error *why);
+void once_time_is_up(Manager *m);
 
 #endif

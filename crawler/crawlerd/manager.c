@@ -16,13 +16,14 @@
 
 #define TEXT_DOCUMENT       "document"   /* the last accepted one */
 #define TEXT_COLD           "cold-start" /* "pending" until it is through */
-#define IDENTITY_AGAIN_USEC (5 * SECOND)
+#define IDENTITY_BASE_USEC  (5 * SECOND)
+#define IDENTITY_CAP_USEC   MINUTE
+#define IDENTITY_FLOOR_USEC SECOND
 #define SPOOL_RELEASE       (9.0 / 10) /* of its size: fetching goes on again */
 #define EGRESS_PROBE_URL    "https://bigquery.googleapis.com/discovery/v1/apis/bigquery/v2/rest"
 #define ONCE_PATIENCE_USEC  MINUTE /* a pause that is longer needs a person, or a daemon */
 
 static void begin(Manager *m);
-static void once_is_over(Manager *m);
 
 /* --- Holding -------------------------------------------------------------------------------- */
 
@@ -158,13 +159,17 @@ static void on_fetch_idle(void *userdata)
     Manager *m = userdata;
 
     if (m->options.once && m->phase == PHASE_RUNNING)
-        once_is_over(m);
+        once_over(m);
 }
 
 static void on_fetch_trouble(const FetchJob *job, const char *symbol, const char *message,
-                             void *userdata)
+                             const char *remedy, void *userdata)
 {
-    tell_again(userdata, "fetch-failed",
+    Manager *m = userdata;
+
+    if (m->options.once)
+        once_given_up(m, job->name, symbol, message, remedy);
+    tell_again(m, "fetch-failed",
                &(CrawlEventSubject){.job = job->name, .recipe = job->recipe->name}, symbol, message,
                "given up for this round");
 }
@@ -227,16 +232,8 @@ static void on_delivery_idle(void *userdata)
         log_failure(LOG_LEVEL_WARNING, NULL, &err, "retrying with the next batch");
     spool_tidy(m->spool);
     if (m->phase == PHASE_DRAINING) {
-        log_info("all rows are delivered");
-        (void)sd_event_exit(m->event, m->failed ? EXIT_FAILURE : EXIT_SUCCESS);
+        (void)sd_event_exit(m->event, once_verdict(m));
     }
-}
-
-static void once_failed(Manager *m, const char *why)
-{
-    if (why)
-        log_error("not everything was delivered: %s", why);
-    (void)sd_event_exit(m->event, EXIT_FAILURE);
 }
 
 static void on_delivery_trouble(int table, const Error *err, uint64_t wait_usec, void *userdata)
@@ -248,14 +245,16 @@ static void on_delivery_trouble(int table, const Error *err, uint64_t wait_usec,
         crawl_event(LOG_LEVEL_NOTICE, "delivery-back", NULL, "delivery goes on");
         return;
     }
+    if (m->options.once && (wait_usec == 0 || wait_usec >= ONCE_PATIENCE_USEC)) {
+        once_fail(m, err);
+        return;
+    }
     (void)snprintf(verdict, sizeof(verdict), "looking again in %s",
                    time_format_span(span, wait_usec));
     crawl_event(LOG_LEVEL_WARNING, "delivery-failed", &(CrawlEventSubject){.err = err},
                 "%s%s%s%s; %s", error_text(err), err->remedy ? " (remedy: " : "",
                 err->remedy ? err->remedy : "", err->remedy ? ")" : "",
                 wait_usec ? verdict : "kept in the spool");
-    if (m->options.once && (wait_usec == 0 || wait_usec >= ONCE_PATIENCE_USEC))
-        once_failed(m, error_text(err));
 }
 
 static void on_other_writer(const char *instance, void *userdata)
@@ -273,34 +272,6 @@ static void on_other_writer(const char *instance, void *userdata)
     crawl_event(LOG_LEVEL_WARNING, "other-writer", NULL, "%s; fetching pauses until it is gone",
                 reason ? reason : "another writer");
     set_hold(m, &m->hold_writer, reason);
-}
-
-/* --- --once --------------------------------------------------------------------------------- */
-
-static void once_is_over(Manager *m)
-{
-    auto_error Error err = {0};
-    SpoolStatus status = {0};
-
-    if (!intake_commit(m->intake))
-        return; /* it is read again when the disk takes it */
-    if (spool_status(m->spool, &status, &err) < 0) {
-        once_failed(m, error_text(&err));
-        return;
-    }
-    m->failed = false;
-    if (fetcher_failures(m->fetcher) > 0) {
-        log_error("%llu symbols could not be fetched",
-                  (unsigned long long)fetcher_failures(m->fetcher));
-        m->failed = true;
-    }
-    if (status.dead > m->dead_before) {
-        log_error("%llu rows went to the dead letters",
-                  (unsigned long long)(status.dead - m->dead_before));
-        m->failed = true;
-    }
-    m->phase = PHASE_DRAINING;
-    delivery_flush(m->delivery);
 }
 
 static void set_refused(Manager *m, const Error *err)
@@ -407,7 +378,8 @@ static int read_document(Manager *m, const char *text, size_t size, Error *err)
     int r;
 
     r = crawl_document_read(text, size, &document, &errors, err);
-    for (size_t i = 0; i < errors.n; i++)
+    /* The first is the error's own text. */
+    for (size_t i = 1; i < errors.n; i++)
         log_error("%s: %s", errors.items[i].path, errors.items[i].message);
     if (r < 0)
         return r;
@@ -422,6 +394,14 @@ static int read_document(Manager *m, const char *text, size_t size, Error *err)
     return make_jobs(m, err);
 }
 
+static int plan_fault(const Manager *m, int r, Error *err)
+{
+    if (!m->options.plan_file)
+        return r;
+    (void)error_prefix(err, r, "%s", m->options.plan_file);
+    return error_remedy(err, r, "agentctl plan validate %s shows the places", m->options.plan_file);
+}
+
 /* The file, else the last accepted one, else none. 1 read, 0 none. */
 static int load_document(Manager *m, bool starting, Error *err)
 {
@@ -433,14 +413,18 @@ static int load_document(Manager *m, bool starting, Error *err)
     if (r >= 0) {
         r = read_document(m, buf_str(&text), text.size, err);
         if (r < 0)
-            return r;
+            return plan_fault(m, r, err);
         r = spool_text_save(m->spool, TEXT_DOCUMENT, buf_str(&text), err);
         if (r >= 0)
             r = spool_sync(m->spool, err);
         return r < 0 ? r : 1;
     }
-    if (r != -ENOENT || m->options.plan_file)
-        return error_prefix(err, r, "%s", m->document_path);
+    if (r == -ENOENT && m->options.plan_file)
+        return error_remedy(err, r,
+                            "name a file with a plan, or its `crawl` part; `agentctl plan schema` "
+                            "tells what is in one");
+    if (r != -ENOENT)
+        return r;
     error_done(err);
     if (!starting) {
         /* Taken back while we run: no jobs. What is spooled waits for the next document's sink. */
@@ -496,6 +480,7 @@ static void begin_fetching(Manager *m)
     auto_error Error err = {0};
 
     m->phase = PHASE_RUNNING;
+    error_done(&m->waits);
     set_hold(m, &m->hold_cold, NULL);
     handlers.userdata = m;
     if (delivery_new(&context, m->spool, &handlers, &m->delivery, &err) < 0 ||
@@ -521,18 +506,29 @@ static void on_cold_done(uint64_t keys, void *userdata)
     begin_fetching(m);
 }
 
+static void waits_for(Manager *m, const Error *err)
+{
+    error_done(&m->waits);
+    (void)error_copy(&m->waits, err);
+    set_hold(m, &m->hold_cold, error_text(err));
+}
+
 static void on_cold_waits(const char *what, const Error *err, void *userdata)
 {
     Manager *m = userdata;
-    auto_free char *reason = str_printf("cold start: %s", what);
+    auto_error Error why = {0};
 
-    set_hold(m, &m->hold_cold, reason);
     if (err)
-        log_failure(LOG_LEVEL_WARNING, NULL, err, "the cold start waits for it");
+        (void)error_copy(&why, err);
     else
-        log_info("cold start: %s", what);
-    if (m->options.once && err && err->kind != ERROR_TEMPORARY)
-        once_failed(m, what);
+        (void)error_set(&why, -EAGAIN, ERROR_TEMPORARY, "%s", what);
+    (void)error_prefix(&why, why.code, "cold start");
+    waits_for(m, &why);
+    if (m->options.once && why.kind != ERROR_TEMPORARY)
+        once_fail(m, &why);
+    else
+        log_failure(err ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, NULL, &why,
+                    err ? "asking again" : NULL);
 }
 
 /* An empty spool knows nothing of what its forerunner delivered. */
@@ -589,30 +585,50 @@ static int begin_with_sink(Manager *m, Error *err)
                          err);
 }
 
+/* The plan is at fault: nothing helps but another one. */
+static void cannot_begin(Manager *m, const Error *err)
+{
+    set_refused(m, err);
+    if (m->options.once)
+        once_fail(m, err);
+    else
+        crawl_event(LOG_LEVEL_ERROR, "crawl-refused", &(CrawlEventSubject){.err = err},
+                    "%s; crawling waits for another plan", error_text(err));
+}
+
+static void identity_failed(Manager *m, Error *err)
+{
+    bool said = m->waits.code < 0;
+
+    if (!err->remedy)
+        (void)error_remedy(err, err->code,
+                           "agentctl doctor shows what stands between this VM and its metadata "
+                           "server; outside Google Cloud take the sink `sqlite` or `ndjson`");
+    if (!said)
+        log_failure(LOG_LEVEL_WARNING, NULL, err, "asking again until it answers");
+    waits_for(m, err);
+    (void)timer_set(m->again, backoff_next(&m->identity_backoff, err->retry_after_usec), SECOND);
+}
+
 static void on_identity(const CloudSnapshot *snapshot, const Error *err, void *userdata)
 {
     Manager *m = userdata;
     auto_error Error failure = {0};
-    int r;
 
     if (err)
         (void)error_copy(&failure, err);
     m->identity_op = cloud_op_free(m->identity_op);
     if (failure.code < 0) {
-        log_failure(LOG_LEVEL_WARNING, NULL, &failure,
-                    "asking the machine's identity again in 5 s");
-        set_hold(m, &m->hold_cold, error_text(&failure));
-        (void)timer_set(m->again, IDENTITY_AGAIN_USEC, SECOND);
+        identity_failed(m, &failure);
         return;
     }
-    r = begin_with_sink(m, &failure);
-    if (r < 0) {
-        crawl_event(LOG_LEVEL_ERROR, "crawl-refused", &(CrawlEventSubject){.err = &failure},
-                    "%s; crawling waits for another plan", error_text(&failure));
-        set_refused(m, &failure);
-        if (m->options.once)
-            once_failed(m, NULL);
-    }
+    if (m->waits.code < 0)
+        log_notice("the metadata server answers: going on");
+    error_done(&m->waits);
+    set_hold(m, &m->hold_cold, NULL);
+    backoff_reset(&m->identity_backoff);
+    if (begin_with_sink(m, &failure) < 0)
+        cannot_begin(m, &failure);
 }
 
 /* With a document: who are we, what is there, then fetch. */
@@ -638,13 +654,8 @@ static void begin(Manager *m)
     } else {
         r = begin_with_sink(m, &err);
     }
-    if (r < 0) {
-        crawl_event(LOG_LEVEL_ERROR, "crawl-refused", &(CrawlEventSubject){.err = &err},
-                    "%s; crawling waits for another plan", error_text(&err));
-        set_refused(m, &err);
-        if (m->options.once)
-            once_failed(m, NULL);
-    }
+    if (r < 0)
+        cannot_begin(m, &err);
 }
 
 /* --- Ending --------------------------------------------------------------------------------- */
@@ -664,7 +675,7 @@ static void on_time_is_up(void *userdata)
         log_warning("time is up: %llu rows stay in the spool and are sent at the next start",
                     (unsigned long long)status.rows);
     if (m->options.once)
-        once_failed(m, "time is up");
+        once_time_is_up(m);
     else
         (void)sd_event_exit(m->event, EXIT_SUCCESS);
 }
@@ -677,13 +688,14 @@ void manager_stop(Manager *m)
         return;
     daemon_stopping("sending what is spooled");
     m->phase = PHASE_DRAINING;
-    m->failed = m->options.once;
+    if (m->options.once)
+        once_interrupted(m);
     manager_hold_changed(m);
     m->coldstart = coldstart_free(m->coldstart);
     if (m->intake && spool_sync(m->spool, &err) < 0)
         log_failure(LOG_LEVEL_WARNING, NULL, &err, "what was not written is fetched again");
     if (!m->delivery) {
-        (void)sd_event_exit(m->event, m->failed ? EXIT_FAILURE : EXIT_SUCCESS);
+        (void)sd_event_exit(m->event, once_verdict(m));
         return;
     }
     log_info("stopping: sending what is spooled");
@@ -765,6 +777,9 @@ int manager_new(sd_event *event, const ManagerOptions *options, Manager **ret, E
     m->event = sd_event_ref(event);
     m->options = *options;
     m->started_usec = now_realtime_usec();
+    m->identity_backoff = (Backoff){.base_usec = IDENTITY_BASE_USEC,
+                                    .cap_usec = IDENTITY_CAP_USEC,
+                                    .floor_usec = IDENTITY_FLOOR_USEC};
     m->document_path = options->plan_file ? strdup(options->plan_file)
                                           : path_join(options->runtime_dir, MANAGER_DOCUMENT_NAME);
     if (!m->document_path)
@@ -787,8 +802,8 @@ int manager_new(sd_event *event, const ManagerOptions *options, Manager **ret, E
             error_done(err);
         }
     }
-    if (options->once && options->timeout_usec)
-        (void)timer_set(m->timer, options->timeout_usec, SECOND);
+    if (options->once && once_begin(m) < 0)
+        return error_oom(err);
     begin(m);
     *ret = take_ptr(m);
     return 0;
@@ -807,6 +822,7 @@ Manager *manager_free(Manager *m)
     (void)spool_close(m->spool);
     (void)timer_free(m->timer);
     (void)timer_free(m->again);
+    (void)timer_free(m->patience);
     (void)sd_bus_flush_close_unref(m->bus);
     (void)sd_event_unref(m->event);
     free(m->spool_path);
@@ -819,6 +835,9 @@ Manager *manager_free(Manager *m)
     free(m->aside_message);
     free(m->egress_message);
     free(m->egress_remedy);
+    error_done(&m->waits);
+    error_done(&m->given_up);
+    error_done(&m->failure);
     free(m);
     return NULL;
 }

@@ -61,9 +61,13 @@ static int task_try(Fetcher *f, Task *task, uint64_t *wait, Error *err)
         r = robots_ready(f, task->source, task->request.url, &limits, err);
         if (r <= 0)
             return r;
-        if (!robots_allows(task->source->robots, url_path(task->request.url)))
-            return error_set(err, -EPERM, ERROR_DENIED, "robots.txt of %s forbids it",
-                             task->source->host->name);
+        if (!robots_allows(task->source->robots, url_path(task->request.url))) {
+            (void)error_set(err, -EPERM, ERROR_DENIED, "robots.txt of %s forbids it",
+                            task->source->host->name);
+            return error_remedy(err, -EPERM,
+                                "where the source's terms allow it all the same, set the job's "
+                                "`terms` to \"acknowledged\"");
+        }
     }
     r = task_send(f, task, err);
     if (r < 0)
@@ -135,7 +139,7 @@ static bool advance_task(Fetcher *f, Task *task, uint64_t *wait)
     if (r == -EALREADY) /* nothing to ask: the range was read already */
         symbol_done(task);
     else
-        symbol_failed(f, task, error_text(&err));
+        symbol_failed(f, task, error_text(&err), err.remedy);
     task_free(f, task);
     return true;
 }
@@ -156,7 +160,7 @@ static void begin_task(Fetcher *f, Run *run, uint64_t *wait, bool *ret_more)
         return;
     }
     if (r < 0)
-        symbol_failed(f, task, error_text(&err));
+        symbol_failed(f, task, error_text(&err), err.remedy);
     else
         symbol_done(task);
     task_free(f, task);

@@ -75,7 +75,7 @@ void symbol_done(Task *task)
 }
 
 /* The symbol is done with for this round. */
-void symbol_failed(Fetcher *f, Task *task, const char *message)
+void symbol_failed(Fetcher *f, Task *task, const char *message, const char *remedy)
 {
     Run *run = task->run;
 
@@ -83,23 +83,23 @@ void symbol_failed(Fetcher *f, Task *task, const char *message)
     run->done++;
     f->failures++;
     f->counts[run->job_index].failures++;
-    job_message(f, run, message, NULL);
+    job_message(f, run, message, remedy);
     if (f->handlers.trouble)
-        f->handlers.trouble(run->job, run->job->symbols[task->symbol], message,
+        f->handlers.trouble(run->job, run->job->symbols[task->symbol], message, remedy,
                             f->handlers.userdata);
 }
 
 /* Again later in this round, when its host may be asked. */
-void symbol_again(Fetcher *f, Task *task, const char *message)
+void symbol_again(Fetcher *f, Task *task, const char *message, const char *remedy)
 {
     Run *run = task->run;
 
     if (task->tries + 1 >= FETCH_TRIES) {
-        symbol_failed(f, task, message);
+        symbol_failed(f, task, message, remedy);
         return;
     }
     run_retry(run, task->symbol, task->tries + 1);
-    job_message(f, run, message, NULL);
+    job_message(f, run, message, remedy);
 }
 
 /* --- Validators ----------------------------------------------------------------------------- */
@@ -296,12 +296,27 @@ static void task_goes_on(Fetcher *f, Task *task, const FetchDocument *document)
     /* Waits in the list until its host may be asked again. */
 }
 
-static void task_failed(Fetcher *f, Task *task, FetchFailure failure, const char *message)
+/* clang-format off */
+static const char *const remedies[FETCH_FAILURE_MAX] = {
+    [FETCH_WELL] = "check the symbol in the plan against the source",
+    [FETCH_NETWORK] = "it is asked again by itself; agentctl doctor tests the way out",
+    [FETCH_SERVER] = "it is asked again by itself; where it lasts, see what the source says of its state",
+    [FETCH_THROTTLED] = "it is asked again by itself; where it lasts, ask less: a longer `every`, or `min_delay` in crawl.egress",
+    [FETCH_BANNED] = "check the job's key and the source's terms, and ask less",
+    [FETCH_CHANGED] = "agentctl crawl dead-letters shows what came; with a recipe that knows it, agentctl crawl replay reads it again",
+};
+/* clang-format on */
+
+/* `remedy` NULL: the usual one of such a failure. */
+static void task_failed(Fetcher *f, Task *task, FetchFailure failure, const char *message,
+                        const char *remedy)
 {
+    if (!remedy)
+        remedy = remedies[failure];
     if (failure == FETCH_WELL)
-        symbol_failed(f, task, message);
+        symbol_failed(f, task, message, remedy);
     else
-        symbol_again(f, task, message);
+        symbol_again(f, task, message, remedy);
     task_free(f, task);
 }
 
@@ -334,15 +349,15 @@ static void judge_document(Fetcher *f, Task *task, const HttpResponse *response)
         if (failure == FETCH_WELL)
             task_goes_on(f, task, &document);
         else
-            task_failed(f, task, failure, result.message);
+            task_failed(f, task, failure, result.message, NULL);
         break;
     case FETCH_SOURCE_ERROR:
     case FETCH_REFUSED:
-        task_failed(f, task, failure, result.message);
+        task_failed(f, task, failure, result.message, NULL);
         break;
     case FETCH_HOLD:
         task->tries = 0; /* no fault of the source's */
-        symbol_again(f, task, result.message);
+        symbol_again(f, task, result.message, NULL);
         task_free(f, task);
         break;
     }
@@ -364,7 +379,7 @@ void task_answered(HttpOp *op, const HttpResponse *response, const Error *err, v
 
         fetch_host_end(source->host, failure, 0, error_text(err), now);
         source_save(f, source, /* now= */ true);
-        task_failed(f, task, failure, error_text(err));
+        task_failed(f, task, failure, error_text(err), err->remedy);
     } else {
         judge_document(f, task, response);
     }

@@ -80,7 +80,8 @@ typedef struct FetchHandlers {
     /* Connecting timed out at a market host, more than once in a row. */
     void (*egress_suspect)(const char *host, void *userdata);
     /* A symbol is given up for this round, or a job's round ended. For the log. */
-    void (*trouble)(const FetchJob *job, const char *symbol, const char *message, void *userdata);
+    void (*trouble)(const FetchJob *job, const char *symbol, const char *message,
+                    const char *remedy, void *userdata);
     void *userdata;
 } FetchHandlers;
 

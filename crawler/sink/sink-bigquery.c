@@ -62,6 +62,10 @@ static const struct {
 };
 /* clang-format on */
 
+#define REMEDY_NETWORK "agentctl doctor tells where the way to Google ends"
+#define REMEDY_OUTAGE                                                                              \
+    "nothing is lost and it is sent again; where it lasts, see https://status.cloud.google.com"
+
 const char *bq_action_name(BqAction action)
 {
     return action_names[action];
@@ -70,6 +74,7 @@ const char *bq_action_name(BqAction action)
 void bq_fault_done(BqFault *fault)
 {
     free(fault->message);
+    free(fault->remedy);
     *fault = (BqFault){0};
 }
 
@@ -104,12 +109,15 @@ void bq_fault_of_reply(const HttpResponse *reply, const Error *failure, BqFault 
     if (failure || reply->status == 0) {
         ret->action = failure && failure->kind == ERROR_DENIED ? BQ_DENIED : BQ_RETRY;
         set_message(ret, failure ? error_text(failure) : "no answer");
+        ret->remedy = strdup(failure && failure->remedy ? failure->remedy : REMEDY_NETWORK);
         return;
     }
     if (reply->status >= 200 && reply->status < 300)
         return;
 
     ret->action = action_of_status(reply->status);
+    if (ret->action == BQ_RETRY)
+        ret->remedy = strdup(REMEDY_OUTAGE);
     if (reply->status == 400 && reply->body.size == 0) {
         /* Seen for requests that are over a size limit: a 400 with nothing to read. */
         ret->action = BQ_TOO_LARGE;
@@ -200,6 +208,8 @@ void bq_settle_fault(const Sink *sink, Errand *e, const HttpResponse *reply, con
     case BQ_DUPLICATE:
         error_done(&e->error);
         (void)error_set(&e->error, -EAGAIN, ERROR_TEMPORARY, "BigQuery: %s", message);
+        if (fault->remedy)
+            (void)error_remedy(&e->error, -EAGAIN, "%s", fault->remedy);
         bq_retry(e, reply->retry_after_usec);
         break;
     case BQ_QUOTA:

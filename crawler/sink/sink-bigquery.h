@@ -41,6 +41,7 @@ typedef struct BqFault {
     BqAction action;
     char reason[64];
     char *message; /* the peer's words, bounded and printable */
+    char *remedy;  /* or NULL */
 } BqFault;
 void bq_fault_done(BqFault *fault);
 
