@@ -177,33 +177,46 @@ static bool comma_is_right(const char *p, const char *group, const char *end)
     return p + 4 >= end || p[4] == ',' || p[4] == '.' || p[4] == 'e' || p[4] == 'E';
 }
 
-/* Eight digits at once: false where not all are. */
-static inline bool read_eight(const char *p, uint64_t *ret)
+/* Up to eight digits at once, of which there must be eight bytes: how many there were. */
+static inline unsigned read_eight(const char *p, uint64_t *ret)
 {
     const uint64_t high_halves = UINT64_C(0xf0f0f0f0f0f0f0f0);
-    uint64_t word;
+    uint64_t word, others;
+    unsigned n = 8;
 
     memcpy(&word, p, sizeof(word));
     word = le64toh(word);
-    if (((word & high_halves) | ((word + UINT64_C(0x0606060606060606)) & high_halves) >> 4) !=
-        UINT64_C(0x3333333333333333))
-        return false;
+    /* A digit's byte is 3 in its high half, and still is when 6 is added. */
+    others = ((word & high_halves) | ((word + UINT64_C(0x0606060606060606)) & high_halves) >> 4) ^
+             UINT64_C(0x3333333333333333);
+    word ^= UINT64_C(0x3030303030303030);
+    if (others != 0) {
+        n = (unsigned)__builtin_ctzll(others) / 8;
+        if (n == 0) {
+            *ret = 0;
+            return 0;
+        }
+        word <<= 64 - 8 * n; /* zeros in front, what follows the digits is gone */
+    }
     /* Neighbours are joined: digits to pairs, pairs to fours, fours to the eight. */
-    word -= UINT64_C(0x3030303030303030);
     word = word * 10 + (word >> 8);
     *ret = ((word & UINT64_C(0x000000ff000000ff)) * UINT64_C(0x000f424000000064) +
             (word >> 16 & UINT64_C(0x000000ff000000ff)) * UINT64_C(0x0000271000000001)) >>
            32;
-    return true;
+    return n;
 }
 
 static inline const char *read_run(const char *p, const char *end, uint64_t *value)
 {
-    uint64_t eight;
-    unsigned c;
+    uint64_t digits = 0;
+    unsigned c, n = 8;
 
-    for (; end - p >= 8 && read_eight(p, &eight); p += 8)
-        *value = *value * 100000000 + eight;
+    for (; n == 8 && end - p >= 8; p += n) {
+        n = read_eight(p, &digits);
+        *value = *value * p10_64[n] + digits;
+    }
+    if (n < 8)
+        return p;
     for (; p < end && (c = (unsigned char)*p - (unsigned)'0') <= 9; p++)
         *value = *value * 10 + c;
     return p;

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <string.h>
 
-#include "agent/base/parse.h"
 #include "agent/base/str.h"
 #include "agent/base/time.h"
 
@@ -66,14 +65,17 @@ int interval_parse(const char *text, Interval *ret)
         {"mo", INTERVAL_MONTH}, {"wk", INTERVAL_WEEK}, {"s", INTERVAL_SECOND},
         {"m", INTERVAL_MINUTE}, {"h", INTERVAL_HOUR},  {"d", INTERVAL_DAY},
     };
-    size_t digits = strspn(text, "0123456789");
-    uint64_t count;
+    const char *p = text;
+    uint32_t count = 0;
 
-    if (digits == 0 || digits > 4 || text[0] == '0' || parse_u64_n(text, digits, &count) < 0)
+    /* Asked for each row: no function is called before the unit's letter fits. */
+    for (; *p >= '0' && *p <= '9' && p - text <= 4; p++)
+        count = count * 10 + (uint32_t)(*p - '0');
+    if (p == text || p - text > 4 || text[0] == '0')
         return -EINVAL;
     for (size_t i = 0; i < ELEMENTS(units); i++)
-        if (streq(text + digits, units[i].suffix)) {
-            ret->count = (uint32_t)count;
+        if (*p == *units[i].suffix && streq(p, units[i].suffix)) {
+            ret->count = count;
             ret->unit = units[i].unit;
             return 0;
         }

@@ -23,9 +23,9 @@ static uint64_t mix_amount(uint64_t hash, const Amount *amount)
 
     if (!amount->present)
         return mix(hash, 1);
-    hash = mix(hash, UINT64_C(2) + amount->scale);
     hash = mix(hash, (uint64_t)mantissa);
-    return mix(hash, (uint64_t)(mantissa >> 64));
+    /* A mantissa of 38 digits leaves the highest bits to the scale. */
+    return mix(hash, (uint64_t)(mantissa >> 64) ^ (UINT64_C(2) + amount->scale) << 57);
 }
 
 uint64_t row_values_hash(const Row *row)
