@@ -33,6 +33,9 @@ char *verb_as_root(void)
 int verb_print(const char *text)
 {
     if (fputs(text, stdout) == EOF || fflush(stdout) != 0) {
+        /* Whoever reads has seen enough (`| head`): nothing went wrong. */
+        if (errno == EPIPE)
+            return EXIT_WELL;
         (void)fprintf(stderr, PROGRAM ": standard output: %s\n", strerror(errno));
         return EXIT_DEGRADED;
     }

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/unit/bus-fixture.h"
 
+#include <fcntl.h>
+#include <signal.h>
+
 #include "agent/agentctl/verb.h"
 #include "agent/base/buf.h"
 #include "agent/io/json.h"
@@ -230,6 +233,54 @@ static void an_answer_that_is_no_document_is_said_and_not_shown(void **state)
 
 #define WITH_BUS(test) cmocka_unit_test_setup_teardown(test, up, down)
 
+/* ---- What reads the output ---- */
+
+static int schema_into(int out, Buf *ret_err)
+{
+    const char *argv[] = {"agentctl", "plan", "schema", NULL};
+    int err[2], status;
+    pid_t pid;
+
+    assert_int_equal(pipe(err), 0);
+    (void)fflush(NULL);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        (void)signal(SIGPIPE, SIG_IGN); /* as main() does */
+        (void)dup2(out, STDOUT_FILENO);
+        (void)dup2(err[1], STDERR_FILENO);
+        _exit(agentctl_main(3, (char **)(uintptr_t)argv));
+    }
+    (void)close(out);
+    (void)close(err[1]);
+    read_all(err[0], ret_err);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void a_reader_that_has_seen_enough_is_no_fault(void **state)
+{
+    auto_buf Buf err = {0};
+    int fds[2];
+
+    assert_int_equal(pipe(fds), 0);
+    (void)close(fds[0]);
+    assert_int_equal(schema_into(fds[1], &err), EXIT_WELL);
+    assert_string_equal(buf_str(&err), "");
+}
+
+static void a_full_disk_is_one(void **state)
+{
+    auto_buf Buf err = {0};
+    int full = open("/dev/full", O_WRONLY | O_CLOEXEC);
+
+    if (full < 0)
+        skip();
+    assert_int_equal(schema_into(full, &err), EXIT_DEGRADED);
+    assert_contains(buf_str(&err), "standard output: No space left on device");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -238,6 +289,8 @@ int main(void)
         WITH_BUS(a_paused_crawler_is_not_well_either),
         WITH_BUS(without_agentd_the_recorded_state_is_shown_and_it_exits_2),
         WITH_BUS(an_answer_that_is_no_document_is_said_and_not_shown),
+        cmocka_unit_test(a_reader_that_has_seen_enough_is_no_fault),
+        cmocka_unit_test(a_full_disk_is_one),
     };
 
     if (!have_dbus_daemon()) {
