@@ -4,7 +4,7 @@
  * scheduler, no error handling but giving up.
  *
  *     floor crawl MARKET-URL SYMBOLS FILE    fetch, scan, encode, append with fdatasync a document
- *     floor encode ROWS                      encode rows that are in memory already
+ *     floor encode ROWS [SINK-URL]           encode rows that are in memory already, and send them
  *
  * Lines are those that the sink sends: JSON, absent values left out, prices as the shortest text of
  * the float32 that was sent. */
@@ -28,6 +28,7 @@
 #define BARS_MAX  4096
 #define BODY_MAX  (16U << 20)
 #define LINES_MAX (64U << 20)
+#define PIECE     (8U << 20)
 #define TAIL                                                                                       \
     ",\"is_final\":true,\"revision\":0,\"ingested_at\":\"2026-01-01T00:00:00Z\","                  \
     "\"batch_id\":\"0123456789abcdefghijkl\"}\n"
@@ -208,9 +209,33 @@ static void crawl(const char *market, uint64_t symbols, const char *path)
     (void)close(fd);
 }
 
-static void encode(uint64_t rows)
+/* In pieces, as large as the daemon's. */
+static void send_lines(CURL *curl, const Buf *lines)
 {
-    auto_buf Buf lines = BUF_INIT(LINES_MAX);
+    (void)curl_easy_setopt(curl, CURLOPT_POSTFIELDS, lines->data);
+    (void)curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)lines->size);
+    if (curl_easy_perform(curl) != CURLE_OK)
+        give_up("a piece could not be sent");
+}
+
+static CURL *sender(const char *sink, Buf *reply, struct curl_slist **ret_headers)
+{
+    CURL *curl = curl_easy_init();
+
+    *ret_headers = curl_slist_append(NULL, "Expect:");
+    if (!curl || !*ret_headers || curl_easy_setopt(curl, CURLOPT_URL, sink) != CURLE_OK)
+        give_up("cannot begin");
+    (void)curl_easy_setopt(curl, CURLOPT_HTTPHEADER, *ret_headers);
+    (void)curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, take_body);
+    (void)curl_easy_setopt(curl, CURLOPT_WRITEDATA, reply);
+    return curl;
+}
+
+static void encode(uint64_t rows, const char *sink)
+{
+    auto_buf Buf lines = BUF_INIT(LINES_MAX), reply = BUF_INIT(BODY_MAX);
+    struct curl_slist *headers = NULL;
+    CURL *curl = sink ? sender(sink, &reply, &headers) : NULL;
     uint64_t bytes = 0;
 
     for (uint64_t i = 0; i < rows; i++) {
@@ -223,12 +248,16 @@ static void encode(uint64_t rows)
                                   .scale = k == 5 ? 0 : 2,
                                   .present = true};
         encode_row(&lines, (Text){"B00042", 6}, ts, amounts);
-        if (lines.size > (1U << 20)) {
+        if (lines.size > PIECE || i + 1 == rows) {
             bytes += lines.size;
+            if (curl)
+                send_lines(curl, &lines);
             buf_clear(&lines);
         }
     }
-    (void)printf("%llu bytes\n", (unsigned long long)(bytes + lines.size));
+    curl_easy_cleanup(curl);
+    curl_slist_free_all(headers);
+    (void)printf("%llu bytes\n", (unsigned long long)bytes);
 }
 
 int main(int argc, char **argv)
@@ -237,9 +266,9 @@ int main(int argc, char **argv)
 
     if (argc == 5 && streq(argv[1], "crawl") && parse_u64(argv[3], &n) >= 0)
         crawl(argv[2], n, argv[4]);
-    else if (argc == 3 && streq(argv[1], "encode") && parse_u64(argv[2], &n) >= 0)
-        encode(n);
+    else if ((argc == 3 || argc == 4) && streq(argv[1], "encode") && parse_u64(argv[2], &n) >= 0)
+        encode(n, argc == 4 ? argv[3] : NULL);
     else
-        give_up("usage: floor crawl MARKET-URL SYMBOLS FILE | floor encode ROWS");
+        give_up("usage: floor crawl MARKET-URL SYMBOLS FILE | floor encode ROWS [SINK-URL]");
     return EXIT_SUCCESS;
 }
