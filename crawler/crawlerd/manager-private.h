@@ -44,6 +44,7 @@ struct Manager {
     char **secrets;       /* values for the jobs' secret_header, cleansed */
     const char **sources; /* recipe names, for the cold start */
     ManagerPhase phase;
+    bool withdrawn; /* the document is not wanted any more; its sink still is */
     CloudOp *identity_op;
     HttpOp *egress_op;
     Timer *timer; /* the drain's end; the time limit of --once */

@@ -61,7 +61,11 @@ static void look_at_size(Manager *m)
     char size[PARSE_TEXT_MAX];
     auto_free char *reason = NULL;
 
-    if (!m->hold_full && spool_is_full(m->spool)) {
+    if (!m->document.plan || (!m->hold_full && !spool_is_full(m->spool)) ||
+        spool_status(m->spool, &status, NULL) < 0)
+        return;
+    /* With nothing to deliver, waiting would free nothing. */
+    if (!m->hold_full && status.rows > 0) {
         reason = str_printf("the spool is full (%s): fetching pauses until rows are delivered",
                             format_size_human(size, m->document.plan->spool_max_bytes));
         set_hold(m, &m->hold_full, reason);
@@ -69,9 +73,9 @@ static void look_at_size(Manager *m)
                     reason ? reason : "the spool is full");
         return;
     }
-    if (!m->hold_full || spool_status(m->spool, &status, NULL) < 0)
-        return;
-    if ((double)status.disk_bytes < SPOOL_RELEASE * (double)m->document.plan->spool_max_bytes) {
+    if (m->hold_full &&
+        (status.rows == 0 ||
+         (double)status.disk_bytes < SPOOL_RELEASE * (double)m->document.plan->spool_max_bytes)) {
         set_hold(m, &m->hold_full, NULL);
         crawl_event(LOG_LEVEL_NOTICE, "spool-has-room", NULL,
                     "the spool has room again: fetching goes on");
@@ -219,7 +223,7 @@ static void on_delivered(const SpoolBatch *batch, void *userdata)
     log_debug("delivered batch %s: %llu rows to %s", batch->id, (unsigned long long)batch->rows,
               sink_table_suffix((SinkTable)batch->table));
     if (m->hold_full)
-        spool_tidy(m->spool);
+        spool_tidy(m->spool, /* shrink= */ true);
     look_at_size(m);
 }
 
@@ -230,7 +234,7 @@ static void on_delivery_idle(void *userdata)
 
     if (m->sink->ops->flush && m->sink->ops->flush(m->sink, &err) < 0)
         log_failure(LOG_LEVEL_WARNING, NULL, &err, "retrying with the next batch");
-    spool_tidy(m->spool);
+    spool_tidy(m->spool, m->hold_full != NULL);
     if (m->phase == PHASE_DRAINING) {
         (void)sd_event_exit(m->event, once_verdict(m));
     }
@@ -389,6 +393,7 @@ static int read_document(Manager *m, const char *text, size_t size, Error *err)
 
     forget_document(m);
     m->document = document;
+    m->withdrawn = false;
     document = (CrawlDocument){0};
     apply_limits(m);
     return make_jobs(m, err);
@@ -402,7 +407,40 @@ static int plan_fault(const Manager *m, int r, Error *err)
     return error_remedy(err, r, "agentctl plan validate %s shows the places", m->options.plan_file);
 }
 
-/* The file, else the last accepted one, else none. 1 read, 0 none. */
+/* Taken back while we run: no jobs. What is spooled still goes where it was to go. */
+static void withdraw(Manager *m)
+{
+    const FetchConfig none = {0};
+    auto_error Error err = {0};
+
+    m->coldstart = coldstart_free(m->coldstart);
+    if (fetcher_configure(m->fetcher, &none, &err) < 0)
+        log_failure(LOG_LEVEL_WARNING, NULL, &err, "ignoring");
+    m->phase = PHASE_IDLE;
+    m->withdrawn = true;
+    if (m->delivery)
+        delivery_flush(m->delivery);
+    log_info("the plan has no crawl part any more: nothing is fetched");
+}
+
+/* A document that says the same again may come with other values of its secrets. */
+static bool is_unchanged(Manager *m, const char *text)
+{
+    auto_free char *kept = NULL;
+
+    if (m->phase != PHASE_RUNNING || m->options.plan_file ||
+        spool_text_load(m->spool, TEXT_DOCUMENT, &kept, NULL) <= 0 || !streq(kept, text))
+        return false;
+    drop_secrets(m);
+    for (size_t i = 0; i < m->document.plan->jobs.n; i++) {
+        const CrawlJob *job = crawl_plan_job(m->document.plan, i);
+
+        m->jobs[i].secret = job->secret ? read_secret(m, job->secret) : NULL;
+    }
+    return true;
+}
+
+/* The file, else the last accepted one, else none. 1 read, 0 none or unchanged. */
 static int load_document(Manager *m, bool starting, Error *err)
 {
     auto_buf Buf text = BUF_INIT(CRAWL_DOCUMENT_MAX);
@@ -410,6 +448,8 @@ static int load_document(Manager *m, bool starting, Error *err)
     int r;
 
     r = file_read(m->document_path, text.max, &text, err);
+    if (r >= 0 && is_unchanged(m, buf_str(&text)))
+        return 0;
     if (r >= 0) {
         r = read_document(m, buf_str(&text), text.size, err);
         if (r < 0)
@@ -427,8 +467,7 @@ static int load_document(Manager *m, bool starting, Error *err)
         return r;
     error_done(err);
     if (!starting) {
-        /* Taken back while we run: no jobs. What is spooled waits for the next document's sink. */
-        forget_document(m);
+        withdraw(m);
         r = spool_text_save(m->spool, TEXT_DOCUMENT, NULL, err);
         return r < 0 ? r : spool_sync(m->spool, err);
     }
@@ -450,7 +489,8 @@ int manager_reload(Manager *m, Error *err)
     }
     free(m->refused_message);
     m->refused_message = NULL;
-    begin(m);
+    if (r > 0)
+        begin(m);
     return 0;
 }
 
@@ -489,6 +529,7 @@ static void begin_fetching(Manager *m)
         (void)sd_event_exit(m->event, EXIT_FAILURE);
         return;
     }
+    look_at_size(m);
     manager_hold_changed(m);
     daemon_status("%zu jobs, sink %s", plan->jobs.n, m->sink->ops->name);
 }

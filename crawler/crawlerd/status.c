@@ -56,7 +56,7 @@ static json_t *describe_jobs(Manager *m, bool *ret_trouble)
 {
     json_auto_t *jobs = json_array();
 
-    for (size_t i = 0; m->jobs && i < m->document.plan->jobs.n; i++) {
+    for (size_t i = 0; m->jobs && !m->withdrawn && i < m->document.plan->jobs.n; i++) {
         json_t *job = describe_job(m, i);
 
         *ret_trouble = *ret_trouble || json_is_string(json_object_get(job, "message"));

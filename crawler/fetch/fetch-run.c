@@ -213,7 +213,8 @@ static void run_ended(Fetcher *f, Run *run)
 
         /* What it read must be durable before it is forgotten that it was wanted. */
         if (run->failed == 0 && name &&
-            f->memory.text_save(f->memory.userdata, name, NULL, /* now= */ true, NULL) < 0) {
+            (f->memory.cursors_forget(f->memory.userdata, run->job->name, run->range, NULL) < 0 ||
+             f->memory.text_save(f->memory.userdata, name, NULL, /* now= */ true, NULL) < 0)) {
             run_start(run);
             return;
         }

@@ -14,6 +14,8 @@ typedef struct FetchMemory {
      */
     int (*cursor_load)(void *userdata, const char *job, const char *symbol, const char *range,
                        Cursor *ret, Error *err);
+    /* All cursors of a range that is read. */
+    int (*cursors_forget)(void *userdata, const char *job, const char *range, Error *err);
     /* A small text under a name ("host:query1.finance.yahoo.com"); free() it. 1, or 0 when absent.
      */
     int (*text_load)(void *userdata, const char *name, char **ret, Error *err);

@@ -145,7 +145,7 @@ bool spool_is_dirty(const Spool *spool)
     return spool->in_transaction;
 }
 
-void spool_tidy(Spool *spool)
+void spool_tidy(Spool *spool, bool shrink)
 {
     auto_error Error err = {0};
 
@@ -159,7 +159,7 @@ void spool_tidy(Spool *spool)
         r = spool_sync(spool, &err);
     if (r >= 0)
         r = db_query_i64(spool->db, "PRAGMA freelist_count", &pages, &err, "");
-    if (r >= 0 && pages > FREE_PAGES_MAX)
+    if (r >= 0 && (shrink ? pages > 0 : pages > FREE_PAGES_MAX))
         r = db_exec(spool->db, "PRAGMA incremental_vacuum", &err);
     if (r < 0 || db_checkpoint(spool->db, &err) < 0)
         log_debug("ignoring: %s", error_text(&err));
@@ -241,6 +241,16 @@ static int cursor_load(void *userdata, const char *job, const char *symbol, cons
     return cursor_parse(text, ret) < 0 ? 0 : 1;
 }
 
+static int cursors_forget(void *userdata, const char *job, const char *range, Error *err)
+{
+    Spool *spool = userdata;
+    int r = spool_begin(spool, err);
+
+    return r < 0 ? r
+                 : db_run(spool->db, "DELETE FROM cursors WHERE job = ? AND range = ?", err, "ss",
+                          job, range);
+}
+
 static int text_load(void *userdata, const char *name, char **ret, Error *err)
 {
     return spool_text_load(userdata, name, ret, err);
@@ -256,6 +266,7 @@ static int text_save(void *userdata, const char *name, const char *text, bool no
 FetchMemory spool_fetch_memory(Spool *spool)
 {
     return (FetchMemory){.cursor_load = cursor_load,
+                         .cursors_forget = cursors_forget,
                          .text_load = text_load,
                          .text_save = text_save,
                          .userdata = spool};

@@ -61,8 +61,9 @@ int spool_sync(Spool *spool, Error *err) must_check;
 uint64_t spool_losses(const Spool *spool);
 /* Whether a transaction waits for spool_sync(). */
 bool spool_is_dirty(const Spool *spool);
-/* Writes the log back into the database and gives free pages back: between batches, at stop. */
-void spool_tidy(Spool *spool);
+/* Writes the log back into the database, and gives free pages back when there are many, or when
+ * `shrink`: between batches, at stop. */
+void spool_tidy(Spool *spool, bool shrink);
 
 /* Values of intraday bars that are older than SPOOL_VALUES_USEC are forgotten, a few series a call;
  * that the bars are there is not: it is what keeps them from being delivered twice. spool_tidy()

@@ -7,12 +7,13 @@ doubles: how often it asked, under which job ids, and that each row is in the ta
 
 import json
 import os
+import socket
 import subprocess
 import time
 
 import pytest
 
-from crawling import HOST, TABLE, crawl  # noqa: F401
+from crawling import FULL, HOST, TABLE, crawl  # noqa: F401
 
 UPLOAD = {"service": "bigquery", "path": "^/upload/"}
 
@@ -231,3 +232,32 @@ def test_a_page_of_html_is_refused_kept_and_never_a_row(crawl):
     crawl.done = symbols
     crawl.check()
     assert TABLE in crawl.cloud.ask("GET", "/_admin/ledger/count")["tables"]
+
+
+def test_a_name_that_leads_to_a_private_address_is_not_connected_to(crawl):
+    recipe = crawl.directory / "recipes/yahoo-chart.json"
+    port = crawl.cloud.base.rpartition(":")[2]
+    text = recipe.read_text().replace("https://query1.finance.yahoo.com", f"http://localhost:{port}")
+    recipe.write_text(text.replace("query1.finance.yahoo.com", "localhost"))
+    crawl.timeout = "20s"
+    status, said = crawl.run(crawl.new_symbols(1))
+    assert status == 1, said
+    assert not [r for r in crawl.cloud.requests() if r["path"].startswith("/v8/")], "connected to"
+
+
+@pytest.mark.skipif(not FULL, reason="two connects that time out take 20 s")
+def test_market_hosts_out_of_reach_while_google_answers_is_named(crawl):
+    # A listener whose queue is full drops SYNs, as Cloud NAT does without a free port.
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        crawl.endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        crawl.timeout = "40s"
+        status, said = crawl.run(crawl.new_symbols(1))
+        for filler in fillers:
+            filler.close()
+    assert status == 1 and "Cloud NAT has no port left" in said, said

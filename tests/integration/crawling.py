@@ -109,6 +109,7 @@ class Crawl:
         self.kills = 0
         self.numbers = iter(range(1, 100000))
         self.sink = {}  # changes to the plan's sink
+        self.endpoint = None  # instead of the double, for the market host
         self.timeout = "2m"
         self.done = []  # symbols whose rows must be in the table
         # The window begins where no exchange is open, or its edge would move while we run.
@@ -134,7 +135,7 @@ class Crawl:
                           "terms": "acknowledged"}],
                 "egress": {"min_delay": "0s", "nat_ports": 64},
                 "sink": {"bigquery": sink}},
-            "endpoints": {HOST: f"{self.cloud.base}/market/{HOST}",
+            "endpoints": {HOST: self.endpoint or f"{self.cloud.base}/market/{HOST}",
                           "bigquery.googleapis.com": self.cloud.base}}))
         return path
 
