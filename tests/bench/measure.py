@@ -48,7 +48,7 @@ def _proc(pid, name):
         return ""
 
 
-def _numbers(text):
+def numbers(text):
     """"key: value" lines whose values are numbers."""
     found = {}
     for line in text.splitlines():
@@ -98,10 +98,10 @@ def run_measured(argv, log, env=None, cpus=None, timeout=900):
     late.start()
     try:
         while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
-            peak = max(peak, _numbers(_proc(child.pid, "status")).get("VmHWM", 0))
+            peak = max(peak, numbers(_proc(child.pid, "status")).get("VmHWM", 0))
             time.sleep(0.01)
         wall = time.monotonic() - begun
-        written = _numbers(_proc(child.pid, "io")).get("write_bytes", 0)  # the zombie still has them
+        written = numbers(_proc(child.pid, "io")).get("write_bytes", 0)  # the zombie still has them
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
     finally:
