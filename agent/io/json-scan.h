@@ -5,7 +5,12 @@
 /* A JSON tokenizer (RFC 8259) that keeps what jansson drops: byte offsets, and the text of numbers
  * as it was sent, so that amounts stay exact and errors name line and column. Strict: no comments,
  * no trailing commas, UTF-8 checked, depth limited. It allocates nothing, and reads each byte once:
- * it is also the fast path of the crawler. */
+ * it is also the fast path of the crawler.
+ *
+ * What is checked of an escape is its form: "\ud800", half of a surrogate pair, is in the grammar,
+ * passes json_scan_next() and json_scan_skip(), and is refused when its text is asked for. To pair
+ * them while scanning would cost a document of prices 6 % and one of Korean escapes 25 %, and a
+ * broken name that nobody reads would cost its prices, too. */
 
 #include <stdbool.h>
 #include <stddef.h>

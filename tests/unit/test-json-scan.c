@@ -187,6 +187,22 @@ static void strings_are_decoded(void **state)
     assert_string("\"x\\u0000\"", -EBADMSG, NULL);
 }
 
+static void half_of_a_surrogate_pair_costs_its_own_text_only(void **state)
+{
+    const char *json = "{\"name\": \"\\ud83d\", \"price\": 1}";
+    auto_buf Buf text = BUF_INIT(256);
+    JsonScan scan;
+
+    assert_scan(json, "{kskn}.");
+    json_scan_init(&scan, json, strlen(json));
+    (void)json_scan_next(&scan);
+    (void)json_scan_next(&scan);
+    assert_int_equal(json_scan_skip(&scan), 0);
+    assert_int_equal(json_scan_next(&scan), JSON_TOKEN_KEY);
+    assert_true(json_scan_is(&scan, "price"));
+    assert_int_equal(json_scan_string(&scan, &text), 0);
+}
+
 static void keys_are_compared_with_their_escapes_decoded(void **state)
 {
     const char *json = "{\"n\\u0061me\": 1}";
@@ -263,6 +279,7 @@ TEST_MAIN(cmocka_unit_test(documents_become_tokens),
           cmocka_unit_test(utf8_is_checked_as_the_standard_says),
           cmocka_unit_test(every_byte_of_a_string_is_looked_at),
           cmocka_unit_test(numbers_keep_their_text), cmocka_unit_test(strings_are_decoded),
+          cmocka_unit_test(half_of_a_surrogate_pair_costs_its_own_text_only),
           cmocka_unit_test(keys_are_compared_with_their_escapes_decoded),
           cmocka_unit_test(a_value_is_skipped_whole), cmocka_unit_test(depth_is_limited),
           cmocka_unit_test(positions_count_characters))
