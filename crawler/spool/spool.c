@@ -148,7 +148,7 @@ bool spool_is_dirty(const Spool *spool)
 void spool_tidy(Spool *spool, bool shrink)
 {
     auto_error Error err = {0};
-
+    char vacuum[64];
     int64_t pages = 0;
     int r;
 
@@ -159,8 +159,12 @@ void spool_tidy(Spool *spool, bool shrink)
         r = spool_sync(spool, &err);
     if (r >= 0)
         r = db_query_i64(spool->db, "PRAGMA freelist_count", &pages, &err, "");
-    if (r >= 0 && (shrink ? pages > 0 : pages > FREE_PAGES_MAX))
-        r = db_exec(spool->db, "PRAGMA incremental_vacuum", &err);
+    if (!shrink)
+        pages -= FREE_PAGES_MAX; /* the next batch wants some again */
+    if (r >= 0 && pages > 0) {
+        (void)snprintf(vacuum, sizeof(vacuum), "PRAGMA incremental_vacuum(%lld)", (long long)pages);
+        r = db_exec(spool->db, vacuum, &err);
+    }
     if (r < 0 || db_checkpoint(spool->db, &err) < 0)
         log_debug("ignoring: %s", error_text(&err));
     spool->disk_at_usec = 0;
