@@ -13,6 +13,8 @@
 
 #define TRIM_EVERY       256
 #define REFUSED_BODY_MAX (4U << 20)
+#define TS_MIN_USEC      INT64_C(-62135596800000000) /* 0001-01-01 */
+#define TS_END_USEC      INT64_C(253402300800000000) /* 10000-01-01 */
 #define DEAD_TEXT_MAX    2000
 
 int spool_series(Spool *spool, const char *source, const char *symbol, const char *interval,
@@ -129,17 +131,66 @@ static int row_series(Spool *spool, const Row *row, RowSeries *last, Error *err)
     return 0;
 }
 
+/* What the tables would refuse is found here, where it holds nobody up: a load that fails on a row
+ * costs a load. NULL when it fits. */
+static const char *row_misfit(const Row *row)
+{
+    static const struct {
+        const char *reason;
+        size_t offset;
+    } numerics[] = {
+#define NUMERIC(n)                                                                                 \
+    {#n ": does not fit NUMERIC (29 digits before the point, 9 after)", offsetof(Row, n)}
+        NUMERIC(open),      NUMERIC(high),   NUMERIC(low),       NUMERIC(close),
+        NUMERIC(adj_close), NUMERIC(amount), NUMERIC(ratio_num), NUMERIC(ratio_den),
+#undef NUMERIC
+    };
+
+    for (size_t i = 0; i < ELEMENTS(numerics); i++) {
+        const Amount *amount =
+            (const Amount *)(const void *)((const char *)row + numerics[i].offset);
+
+        if (amount->present && !amount_fits(amount, AMOUNT_SCALE_NUMERIC))
+            return numerics[i].reason;
+    }
+    if (row->volume.present && !amount_fits(&row->volume, AMOUNT_SCALE_MAX))
+        return "volume: does not fit BIGNUMERIC";
+    if (row->ts_usec < TS_MIN_USEC || row->ts_usec >= TS_END_USEC)
+        return "ts: lies outside the years 1 to 9999";
+    return NULL;
+}
+
+/* The row as the sink would have got it, among the dead letters. */
+static int bury_misfit(Spool *spool, const SpoolDocument *document, const Row *row,
+                       const char *reason, SpoolAccepted *count, Error *err)
+{
+    auto_buf Buf line = BUF_INIT(64U << 10);
+    int r;
+
+    if (row_encode_ndjson(row, &line) < 0)
+        buf_clear(&line);
+    r = spool_dead_add(spool, document->job, document->symbol, row->ts_usec, reason, buf_str(&line),
+                       err);
+    if (r >= 0)
+        count->dead += db_changes(spool->db) > 0;
+    return r < 0 ? r : 0;
+}
+
 /* 1 when the row is to be delivered. */
 static int judge_row(Spool *spool, const SpoolDocument *document, Row *row, RowSeries *series,
                      SpoolAccepted *count, Error *err)
 {
     Key key = {0}, old;
+    const char *misfit;
     int r;
 
     if (!row->is_final && !document->live) {
         count->not_final++;
         return 0;
     }
+    misfit = row_misfit(row);
+    if (misfit)
+        return bury_misfit(spool, document, row, misfit, count, err);
     r = row_series(spool, row, series, err);
     if (r >= 0)
         r = chunk_switch(spool, series->id, keys_chunk(row->ts_usec, series->interval_usec), err);

@@ -313,6 +313,20 @@ static void rows_and_cursor_come_and_go_together(void **state)
     assert_int_equal(batch.rows, 3);
 }
 
+static void a_row_that_the_table_would_refuse_is_a_dead_letter_and_holds_nobody_up(void **state)
+{
+    Fixture *f = *state;
+    SpoolAccepted count;
+
+    add_bar(&f->rows, "AAPL", T0, "123456789012345678901234567890"); /* 30 digits */
+    add_bar(&f->rows, "AAPL", T0 + (int64_t)MINUTE, "0.0000000001");
+    add_bar(&f->rows, "AAPL", INT64_MAX / 2, "1");
+    add_bar(&f->rows, "AAPL", T0 + 2 * (int64_t)MINUTE, "1");
+    count = accept_rows(f, false);
+    assert_int_equal(count.rows, 1);
+    assert_int_equal(count.dead, 3);
+}
+
 static void dead_rows_are_kept_once(void **state)
 {
     Fixture *f = *state;
@@ -580,8 +594,9 @@ TEST_MAIN(cmocka_unit_test(a_block_gives_back_the_rows_that_went_in),
           T(a_bar_that_comes_back_changed_is_the_next_revision),
           T(a_bar_that_is_not_final_waits_unless_live_is_wanted),
           T(a_key_that_the_sink_has_is_no_row_and_its_values_are_learned),
-          T(rows_and_cursor_come_and_go_together), T(dead_rows_are_kept_once),
-          T(old_values_are_forgotten_and_old_bars_are_still_known),
+          T(rows_and_cursor_come_and_go_together),
+          T(a_row_that_the_table_would_refuse_is_a_dead_letter_and_holds_nobody_up),
+          T(dead_rows_are_kept_once), T(old_values_are_forgotten_and_old_bars_are_still_known),
           T(a_frozen_batch_never_changes_and_reads_the_same_in_any_pieces),
           T(a_reader_goes_on_at_any_offset), T(a_full_batch_is_frozen_by_itself),
           T(a_delivered_batch_leaves_and_its_keys_stay),
