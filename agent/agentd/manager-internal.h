@@ -40,6 +40,7 @@ struct Manager {
     Child *crawl_check; /* crawlerd validate, for the candidate */
     Generation candidate;
     Plan *candidate_plan;
+    Timer *check_again;  /* crawlerd did not get to judge the candidate */
     Timer *accept_again; /* the candidate could not be recorded */
 
     Generation generation; /* in force */

@@ -86,6 +86,7 @@ static int use_endpoints(Manager *m, const Plan *plan, Error *err)
 static void drop_candidate(Manager *m)
 {
     m->crawl_check = child_free(m->crawl_check);
+    m->check_again = timer_free(m->check_again);
     m->accept_again = timer_free(m->accept_again);
     m->candidate_plan = plan_free(m->candidate_plan);
     generation_done(&m->candidate);
@@ -124,6 +125,8 @@ static void accept_candidate(void *userdata)
     auto_error Error err = {0};
     int r;
 
+    if (m->context.draining)
+        return;
     r = use_endpoints(m, m->candidate_plan, &err);
     if (r < 0) {
         refuse_text(m, m->candidate.sha256, error_text(&err));
@@ -157,6 +160,23 @@ static void accept_candidate(void *userdata)
 /* --- The crawl part ----------------------------------------------------------------------------
  */
 
+static void check_crawl_again(void *userdata);
+
+/* It was too slow, or was killed: that says nothing about the plan. */
+static void check_crawl_later(Manager *m, bool timed_out)
+{
+    bool first = !m->check_again;
+
+    if (first && timer_new(m->event, check_crawl_again, m, &m->check_again) < 0)
+        return;
+    (void)timer_set(m->check_again, ACCEPT_AGAIN_USEC, SECOND);
+    if (first)
+        manager_event(m, LOG_LEVEL_WARNING, "resource-failed", NULL,
+                      "the crawl part of the new plan could not be checked (" CRAWLERD_NAME
+                      " validate %s); trying again, generation %ju stays in force until then",
+                      timed_out ? "took too long" : "was killed", (uintmax_t)m->generation.number);
+}
+
 static void on_crawl_checked(int status, bool timed_out, const Buf *output, void *userdata)
 {
     Manager *m = userdata;
@@ -167,11 +187,16 @@ static void on_crawl_checked(int status, bool timed_out, const Buf *output, void
     /* Before the child goes: the output is its own. */
     (void)json_parse_quiet(output->data ? output->data : "", output->size, &reply);
     m->crawl_check = child_free(m->crawl_check);
-    if (!timed_out && WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+    if (timed_out || !WIFEXITED(status)) {
+        check_crawl_later(m, timed_out);
+        return;
+    }
+    m->check_again = timer_free(m->check_again);
+    if (WEXITSTATUS(status) == 0) {
         accept_candidate(m);
         return;
     }
-    if (!timed_out && WIFEXITED(status) && WEXITSTATUS(status) == 127) {
+    if (WEXITSTATUS(status) == 127) {
         manager_event(m, LOG_LEVEL_WARNING, "resource-failed", NULL,
                       CRAWLERD_NAME
                       " is not installed: the crawl part of the plan was not checked");
@@ -189,9 +214,7 @@ static void on_crawl_checked(int status, bool timed_out, const Buf *output, void
     }
     if (json_array_size(list) == 0)
         (void)json_array_append_new(
-            list, json_string(timed_out ? "crawl: " CRAWLERD_NAME " validate did not end in time"
-                                        : "crawl: " CRAWLERD_NAME
-                                          " validate refused it without a reason"));
+            list, json_string("crawl: " CRAWLERD_NAME " validate refused it without a reason"));
     refuse(m, m->candidate.sha256, list);
 }
 
@@ -211,6 +234,15 @@ static int check_crawl(Manager *m, Error *err)
     spec.input = text;
     spec.input_size = strlen(text);
     return child_spawn(m->event, &spec, on_crawl_checked, m, &m->crawl_check, err);
+}
+
+static void check_crawl_again(void *userdata)
+{
+    Manager *m = userdata;
+    auto_error Error err = {0};
+
+    if (m->candidate_plan && !m->crawl_check && check_crawl(m, &err) < 0)
+        check_crawl_later(m, /* timed_out= */ false);
 }
 
 /* --- A document ------------------------------------------------------------------------------- */
@@ -274,6 +306,8 @@ void manager_take_snapshot_plan(Manager *m, const CloudSnapshot *snapshot)
 {
     char sha256[SHA256_HEX_MAX];
 
+    if (m->context.draining)
+        return; /* the next start takes it up */
     if (!snapshot->plan) {
         on_plan_removed(m, snapshot);
         return;

@@ -165,6 +165,8 @@ static void claim_instance(Manager *m, const char *instance_id)
     auto_error Error err = {0};
     int r;
 
+    if (str_is_empty(instance_id))
+        return; /* half an answer is no other machine: nothing is forgotten for it */
     r = state_claim(&m->state, instance_id, &err);
     if (r < 0)
         log_failure(LOG_LEVEL_WARNING, NULL, &err, "ignoring");
@@ -403,6 +405,7 @@ Manager *manager_free(Manager *m)
 
     /* Work first, then what it stands on. */
     child_free(m->crawl_check);
+    timer_free(m->check_again);
     timer_free(m->accept_again);
     bus_call_free(m->flush);
     cloud_op_free(m->watch);

@@ -46,6 +46,7 @@ struct Reconciler {
     ResourceWork *gone; /* to be freed at the next turn of the loop */
     PlanRef *plan;
     PlanRef *adding_plan;
+    bool taking_over;
     Timer *pass, *drift;
 };
 
@@ -101,7 +102,7 @@ static void tell_changed(Reconciler *reconciler)
 
 static void tell_left(Reconciler *reconciler)
 {
-    if (!reconciler->leaving && reconciler->handlers.left)
+    if (!reconciler->leaving && !reconciler->taking_over && reconciler->handlers.left)
         reconciler->handlers.left(reconciler->userdata);
 }
 
@@ -501,6 +502,8 @@ static void take_over(Reconciler *reconciler)
 {
     ResourceWork *former = reconciler->works;
 
+    /* One that leaves at once must not say that all have left while the next is still to come. */
+    reconciler->taking_over = true;
     reconciler->works = take_ptr(reconciler->adding);
     /* What was leaving and is wanted again: how far that came is what check() sees. */
     LIST_FOREACH_SAFE (works, work, reconciler->leaving)
@@ -523,6 +526,7 @@ static void take_over(Reconciler *reconciler)
             old->resource->ops->inherit(new_->resource, old->resource);
         work_free(old);
     }
+    reconciler->taking_over = false;
 }
 
 int reconciler_set_plan(Reconciler *reconciler, Plan *plan, uint64_t generation, Error *err)

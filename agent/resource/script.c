@@ -242,7 +242,12 @@ static void take_result(Resource *resource)
 
     if (streq(item->result.active, "failed"))
         explain_failure(resource, &err);
-    else if (write_stamp(resource, &err) >= 0)
+    else if (write_stamp(resource, &err) < 0) {
+        /* Not recorded: its unit stays, and the next try finds it ended instead of running it anew.
+         */
+        finish(resource, &err);
+        return;
+    } else
         resource_event(resource, LOG_LEVEL_NOTICE, "script-ended", NULL,
                        "ended well (invocation %s)", item->result.invocation);
     crash_point("script.recorded");

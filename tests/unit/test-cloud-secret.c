@@ -193,8 +193,8 @@ static void an_answer_about_something_else_is_refused(void **state)
         "{\"name\":\"projects/123/secrets/KEY/versions/7\"}",
         "{\"name\":\"projects/123/secrets/KEY/versions/7\",\"payload\":{\"data\":\"Y$==\"}}",
         "{\"name\":\"projects/123/secrets/KEY/versions/7\",\"payload\":{\"data\":7}}",
-        "{\"name\":\"projects/123/secrets/KEY/versions/7\",\"payload\":{\"data\":\"YQ==\","
-        "\"dataCrc32c\":\"x\"}}",
+        ("{\"name\":\"projects/123/secrets/KEY/versions/7\",\"payload\":{\"data\":\"YQ==\","
+         "\"dataCrc32c\":\"x\"}}"),
         "<html>",
         "",
     };
