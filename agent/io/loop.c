@@ -142,7 +142,11 @@ int timer_set(Timer *timer, uint64_t delay_usec, uint64_t accuracy_usec)
     r = sd_event_source_set_time(timer->source, usec_add(now_boottime_usec(), delay_usec));
     if (r < 0)
         return r;
-    r = sd_event_source_set_time_accuracy(timer->source, accuracy_usec ? accuracy_usec : MSEC);
+    /* "At once" is no reason to sleep for the rest of a millisecond; 0 would be systemd's 250 ms.
+     */
+    if (accuracy_usec == 0)
+        accuracy_usec = delay_usec == 0 ? 1 : MSEC;
+    r = sd_event_source_set_time_accuracy(timer->source, accuracy_usec);
     if (r < 0)
         return r;
     return sd_event_source_set_enabled(timer->source, SD_EVENT_ONESHOT);
