@@ -94,7 +94,7 @@ static size_t key_write(char *at, const Key *key, int64_t before_usec)
     at[0] =
         (char)((key->kind & FLAG_KIND) | (whole ? 0 : FLAG_MICROSECONDS) |
                (key->hash == KEYS_UNKNOWN ? FLAG_UNKNOWN : 0) | (key->revision ? FLAG_REVISED : 0));
-    n += put_u64(at + n, ((uint64_t)delta << 1) ^ (uint64_t)(delta >> 63));
+    n += put_u64(at + n, ((uint64_t)delta << 1) ^ (delta < 0 ? UINT64_MAX : 0));
     if (key->hash != KEYS_UNKNOWN) {
         memcpy(at + n, &hash, sizeof(hash));
         n += sizeof(hash);

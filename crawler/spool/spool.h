@@ -166,14 +166,15 @@ int spool_batch_wrong(Spool *spool, const SpoolBatch *batch, Error *err) must_ch
 int spool_repair(Spool *spool, const SpoolBatch *batch, uint64_t offset, const char *reason,
                  Error *err) must_check;
 
-/* The JSON lines of a frozen batch, as a stream that can be sought: memory is one block. */
+/* The JSON lines of a frozen batch, as a stream that can be sought: memory is one block. `userdata`
+ * is the reader: these are callbacks of a sink. */
 typedef struct SpoolReader SpoolReader;
 int spool_reader_new(Spool *spool, const SpoolBatch *batch, SpoolReader **ret, Error *err)
     must_check;
-int spool_reader_seek(void *reader, uint64_t offset);
-ptrdiff_t spool_reader_read(void *data, size_t size, void *reader);
+int spool_reader_seek(void *userdata, uint64_t offset);
+ptrdiff_t spool_reader_read(void *data, size_t size, void *userdata);
 /* The rows instead: 1 a row, 0 the end. Strings live until the next call. */
-int spool_reader_row(void *reader, Row *ret, Error *err);
+int spool_reader_row(void *userdata, Row *ret, Error *err);
 SpoolReader *spool_reader_free(SpoolReader *reader);
 DEFINE_AUTO(SpoolReader, spool_reader_free)
 
