@@ -552,6 +552,24 @@ bool delivery_is_idle(const Delivery *d)
     return spool_next_frozen(d->spool, 0, &batch, NULL) == 0;
 }
 
+bool delivery_is_stuck(Delivery *d, uint64_t within_usec)
+{
+    uint64_t until = usec_add(now_boottime_usec(), within_usec);
+    int64_t after = 0;
+    SpoolBatch batch;
+
+    while (spool_next_frozen(d->spool, after, &batch, NULL) > 0) {
+        if (d->tables[batch.table].paused_until_usec <= until)
+            return false;
+        after = batch.number;
+    }
+    for (int table = 0; table < SPOOL_TABLES; table++)
+        if (spool_open_batch(d->spool, table, &batch, NULL) > 0 &&
+            d->tables[table].paused_until_usec <= until)
+            return false;
+    return after > 0;
+}
+
 static void pump(Delivery *d)
 {
     auto_error Error err = {0};

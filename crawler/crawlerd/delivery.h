@@ -43,6 +43,8 @@ void delivery_kick(Delivery *delivery);
 /* Freezes what is open and sends everything now. */
 void delivery_flush(Delivery *delivery);
 bool delivery_is_idle(const Delivery *delivery);
+/* Nothing of what waits can move within that time: no use in waiting for it. */
+bool delivery_is_stuck(Delivery *delivery, uint64_t within_usec);
 
 typedef struct DeliveryStatus {
     size_t in_flight;

@@ -240,6 +240,13 @@ static void on_delivery_idle(void *userdata)
     }
 }
 
+/* A stop does not wait for what cannot move before the time is up. */
+static void drain_until_stuck(Manager *m, uint64_t budget_usec)
+{
+    (void)timer_set(m->timer, delivery_is_stuck(m->delivery, MANAGER_DRAIN_USEC) ? 0 : budget_usec,
+                    0);
+}
+
 static void on_delivery_trouble(int table, const Error *err, uint64_t wait_usec, void *userdata)
 {
     Manager *m = userdata;
@@ -259,6 +266,8 @@ static void on_delivery_trouble(int table, const Error *err, uint64_t wait_usec,
                 "%s%s%s%s; %s", error_text(err), err->remedy ? " (remedy: " : "",
                 err->remedy ? err->remedy : "", err->remedy ? ")" : "",
                 wait_usec ? verdict : "kept in the spool");
+    if (m->phase == PHASE_DRAINING && !m->options.once)
+        drain_until_stuck(m, timer_left_usec(m->timer));
 }
 
 static void on_other_writer(const char *instance, void *userdata)
@@ -740,8 +749,8 @@ void manager_stop(Manager *m)
         return;
     }
     log_info("stopping: sending what is spooled");
-    (void)timer_set(m->timer, MANAGER_DRAIN_USEC, 0);
     delivery_flush(m->delivery);
+    drain_until_stuck(m, MANAGER_DRAIN_USEC);
 }
 
 /* --- The object ----------------------------------------------------------------------------- */
