@@ -7,6 +7,7 @@ doubles: how often it asked, under which job ids, and that each row is in the ta
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -232,6 +233,49 @@ def test_a_page_of_html_is_refused_kept_and_never_a_row(crawl):
     crawl.done = symbols
     crawl.check()
     assert TABLE in crawl.cloud.ask("GET", "/_admin/ledger/count")["tables"]
+
+
+def fetched(crawl, n):
+    return lambda: sum(r["service"] == "market" and r["status"] == 200
+                       for r in crawl.cloud.requests()) >= n
+
+
+def test_a_stop_delivers_what_is_spooled(crawl):
+    crawl.sink = {"max_rows": 100000}  # nothing is due before the flush
+    symbols = crawl.new_symbols(3)
+    process = crawl.daemon(symbols)
+    crawl.wait_for(fetched(crawl, 3))
+    assert crawl.cloud.rows() == []
+    process.terminate()
+    assert process.wait(18) == 0
+    crawl.done = symbols
+    crawl.check()
+
+
+def test_a_stop_does_not_wait_for_a_table_that_is_refused(crawl):
+    crawl.cloud.fault(UPLOAD, {"status": 403, "reason": "quotaExceeded", "message": "imports"})
+    symbols = crawl.new_symbols(1)
+    process = crawl.daemon(symbols)
+    crawl.wait_for(lambda: "quota exceeded" in crawl.log.read_text())
+    process.terminate()
+    assert process.wait(3) == 0
+    crawl.cloud.calm()
+    crawl.finish(symbols)
+    crawl.check()
+
+
+def test_a_document_that_is_taken_back_ends_fetching_and_what_is_spooled_goes(crawl):
+    crawl.sink = {"max_rows": 100000}
+    symbols = crawl.new_symbols(2)
+    process = crawl.daemon(symbols)
+    crawl.wait_for(fetched(crawl, 2))
+    (crawl.directory / "run/crawl.json").unlink()
+    process.send_signal(signal.SIGHUP)
+    crawl.wait_for(lambda: len(crawl.cloud.rows()) > 0)
+    process.terminate()
+    assert process.wait(18) == 0
+    crawl.done = symbols
+    crawl.check()
 
 
 def test_a_name_that_leads_to_a_private_address_is_not_connected_to(crawl):

@@ -152,6 +152,27 @@ class Crawl:
                  self.plan(symbols), "--state-dir", self.state, "--timeout", self.timeout],
                 env=env, stdout=log, stderr=log)
 
+    def daemon(self, symbols):
+        """crawlerd as systemd runs it, with what agentd would have left for it; no bus."""
+        runtime = self.directory / "run"
+        runtime.mkdir(exist_ok=True)
+        document = json.loads(self.plan(symbols).read_text())
+        (runtime / "crawl.json").write_text(json.dumps(
+            {"crawl": document["crawl"], "endpoints": document["endpoints"], "instance": "42"}))
+        env = {**os.environ, "GCE_METADATA_HOST": self.cloud.base.removeprefix("http://"),
+               "MERVIS_RECIPES_DIR": str(self.directory / "recipes"),
+               "DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={self.directory}/no-bus"}
+        with open(self.log, "ab") as log:
+            return subprocess.Popen(
+                [os.path.join(os.environ["MERVIS_BUILD"], "crawlerd"), "--state-dir", self.state,
+                 "--runtime-dir", runtime], env=env, stdout=log, stderr=log)
+
+    def wait_for(self, what, seconds=20):
+        deadline = time.monotonic() + seconds
+        while not what():
+            assert time.monotonic() < deadline, f"waited in vain\n{self.tail()}"
+            time.sleep(0.05)
+
     def run(self, symbols):
         """One run: its exit status and what it said."""
         before = self.log.stat().st_size if self.log.exists() else 0
