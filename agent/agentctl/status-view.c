@@ -340,7 +340,9 @@ static int add_container_notes(Buf *ret, const View *view, const json_t *contain
 
         if (r < 0)
             break;
-        r = add_line(ret, view, "", COLOUR_BUSY, "%s: %s is quarantined: %s", name,
+        /* A bad key says nothing against the image. */
+        r = add_line(ret, view, "", COLOUR_BUSY, "%s: %s%s is quarantined: %s", name,
+                     json_is_false(json_object_get(one, "digest_is_bad")) ? "a release of " : "",
                      short_digest(text_of(one, "digest", "?"), digest),
                      text_of(one, "reason", "?"));
     }

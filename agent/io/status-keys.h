@@ -74,7 +74,8 @@
  *     "downtime_usec": integer | null,                       of the last switch
  *     "progress": null | { "phase": string,                  "pulling"
  *                          "done_bytes": integer, "total_bytes": integer | null },
- *     "quarantined": [ { "digest": string, "reason": string, "at": time } ],
+ *     "quarantined": [ { "digest": string, "release": string, "reason": string, "at": time,
+ *                        "digest_is_bad": bool } ],     false: plan or secrets are, not the image
  *     "message", "remedy" } ],
  *
  *   "images": { "disk_used_percent": integer | null, "freed_bytes": integer, "removed": integer,

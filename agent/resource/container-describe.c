@@ -19,16 +19,6 @@ static void look_for_complaints(Container *c)
         container_look(c->resource);
 }
 
-/* At rest it should run (a job: or its end is to be looked at). The engine tells of an end before
- * its list shows it; inspect waits for that. */
-static void look_for_its_end(Container *c, bool runs)
-{
-    bool at_rest = c->slot.state == ROLLOUT_COMMITTED || c->slot.state == ROLLOUT_SETTLED;
-
-    if (!runs && at_rest && !c->draining)
-        container_look(c->resource);
-}
-
 static void on_inspected(EngineOp *op, const EngineReply *reply, const Error *err, void *userdata)
 {
     Container *c = userdata;
@@ -46,8 +36,10 @@ static void on_inspected(EngineOp *op, const EngineReply *reply, const Error *er
     }
     c->inspect = engine_op_free(c->inspect);
     look_for_complaints(c);
-    if (is_known)
-        look_for_its_end(c, c->serving.running);
+    /* The engine tells of an end before its list shows it; inspect waits for that. */
+    if (c->may_have_ended && is_known && !c->serving.running && !c->draining)
+        container_look(c->resource);
+    c->may_have_ended = false;
     resource_changed(c->resource);
 }
 

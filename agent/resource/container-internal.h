@@ -55,6 +55,7 @@ struct Container {
 
     SwitchQuery goal;
     SwitchVerb step;                  /* under way */
+    char step_target[65];             /* id; "" where it has none */
     char taken_name[SWITCH_NAME_MAX]; /* the name that it gives */
     char step_name[64];               /* for tests that end the process after it */
     unsigned renames_refused;
@@ -68,13 +69,16 @@ struct Container {
     uint64_t probe_began;   /* boottime */
     unsigned probe_outages; /* of the engine, as counted when the probe began */
 
-    bool working;   /* between apply() and resource_finish() */
-    bool leaving;   /* remove() */
-    bool due;       /* a look at the registry is due */
-    bool again;     /* something happened meanwhile */
-    bool approved;  /* by `agentctl apply`: the next look lets a held digest in */
-    bool approving; /* this look does */
-    bool restarting;
+    bool working;        /* between apply() and resource_finish() */
+    bool leaving;        /* remove() */
+    bool due;            /* a look at the registry is due */
+    bool again;          /* something happened meanwhile */
+    bool approved;       /* by `agentctl apply`: the next look lets a held digest in */
+    bool approving;      /* this look does */
+    bool restart_wanted; /* by `agentctl restart` */
+    bool restarting;     /* this look does */
+    bool may_have_ended; /* what serves: to be looked at */
+    bool ends_at_once;   /* it did right after its last start: it waits before the next one */
     bool draining, drained;
     bool out_of_memory; /* the engine said so of one of its deaths */
 

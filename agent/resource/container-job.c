@@ -92,6 +92,7 @@ static void runs_again(Container *c)
     c->slot.run_again = false;
     if (container_enter(c, ROLLOUT_COMMITTED) < 0)
         return;
+    c->may_have_ended = true;
     container_look_at_serving(c);
     container_finish(c, NULL);
 }

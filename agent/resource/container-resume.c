@@ -58,8 +58,6 @@ void container_run_current(Container *c, ContainerStep then)
     const SlotContainer *view = container_view(c, c->slot.current);
 
     c->running = then;
-    if (!view || !view->running)
-        c->run_began = now_boottime_usec();
     /* One that nobody describes any more (adopted, or by a plan of another version of ours) is
      * started as it stands. */
     if ((view && view->running) || container_load_want(c, c->slot.current, NULL) <= 0)
@@ -70,7 +68,7 @@ void container_run_current(Container *c, ContainerStep then)
 
 /* A service that ends well is no crash to the engine, which leaves it to us; but not as fast as it
  * can end. */
-static bool ends_at_once(const Container *c)
+static bool ended_at_once(const Container *c)
 {
     return c->run_began > 0 && !c->restarting &&
            now_boottime_usec() - c->run_began < SHORTEST_RUN_USEC;
@@ -80,13 +78,11 @@ static void keep_running(Container *c)
 {
     const SlotContainer *view = c->slot.current ? container_view(c, c->slot.current) : NULL;
 
-    if (!view)
-        container_decide(c);
-    else if (!view->running && ends_at_once(c))
-        container_fail(c, -ECHILD, ERROR_TEMPORARY,
-                       "it ended right after it was started: a service should stay up");
-    else
+    c->ends_at_once = view && !view->running && ended_at_once(c);
+    if (view && !c->ends_at_once)
         container_run_current(c, container_decide);
+    else
+        container_decide(c);
 }
 
 /* A rollback by hand had not come to its switch yet. */

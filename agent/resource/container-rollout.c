@@ -74,6 +74,7 @@ void container_is_lost(Container *c)
 /* --- One step after the other --------------------------------------------------------------- */
 
 static void switch_step(Container *c);
+static void on_step(EngineOp *op, const EngineReply *reply, const Error *err, void *userdata);
 
 /* The engine is away: nobody's fault, and waited out. Anything else that keeps a release from being
  * started speaks against it. */
@@ -106,6 +107,17 @@ static void name_is_taken(Container *c)
     container_finish(c, &err);
 }
 
+/* The engine refuses to rename one that it is about to restart, which its list may not show yet. */
+static void stop_before_rename(Container *c)
+{
+    auto_error Error err = {0};
+
+    c->step = SWITCH_STOP;
+    if (engine_stop_container(c->resource->context->engine, c->step_target,
+                              c->plan->stop_timeout_usec, on_step, c, &c->op, &err) < 0)
+        container_finish(c, &err);
+}
+
 static bool is_being_tried(const Container *c)
 {
     return c->slot.state == ROLLOUT_SWITCHING || c->slot.state == ROLLOUT_PROVING;
@@ -120,7 +132,7 @@ static void step_failed(Container *c, const Error *err)
     if (copy.code == -EEXIST)
         container_observe(c, name_is_taken);
     else if (c->step == SWITCH_RENAME && !is_engine_away(&copy) && c->renames_refused++ < 3)
-        container_observe(c, switch_step); /* it ended meanwhile: another step is due now */
+        stop_before_rename(c);
     else if (c->step == SWITCH_START && !is_engine_away(&copy) && is_being_tried(c))
         container_go_back(c, error_text(&copy), copy.remedy);
     else
@@ -184,6 +196,10 @@ static int begin_step(Container *c, const SwitchStep *step, Error *err)
     Engine *engine = c->resource->context->engine;
 
     c->step = step->verb;
+    if (c->goal.goal == SWITCH_RUN && step->verb == SWITCH_START)
+        c->run_began = now_boottime_usec();
+    (void)snprintf(c->step_target, sizeof(c->step_target), "%s",
+                   step->target ? step->target->id : "");
     (void)snprintf(c->taken_name, sizeof(c->taken_name), "%s", step->new_name);
     (void)snprintf(c->step_name, sizeof(c->step_name), "after-%s-in-%s",
                    switch_verb_name(step->verb), rollout_state_name(c->slot.state));
@@ -318,6 +334,7 @@ static void commit(Container *c)
                    first ? "digest" : "rolled out, digest", c->want->digest, c->want->image,
                    c->plan->mode == PLAN_MODE_JOB ? "runs" : "runs and is healthy");
     (void)timer_set(c->settle_timer, c->plan->update.settle_usec, SECOND);
+    c->may_have_ended = c->plan->mode == PLAN_MODE_JOB; /* a short one, by now */
     container_look_at_serving(c);
     container_finish(c, NULL);
 }

@@ -57,18 +57,21 @@ void container_on_engine_event(Resource *resource, const EngineEvent *event)
     if (!is_of_release(event, c->slot.current) || is_switching(c))
         return;
     switch (event->kind) {
+    case ENGINE_EVENT_DESTROY:
+        c->may_have_ended = true;
+        break;
     case ENGINE_EVENT_OOM:
         c->out_of_memory = true;
         break;
     case ENGINE_EVENT_DIE:
         count_death(c);
+        c->may_have_ended = true;
         break;
     case ENGINE_EVENT_CREATE:
     case ENGINE_EVENT_START:
     case ENGINE_EVENT_HEALTHY:
     case ENGINE_EVENT_UNHEALTHY:
     case ENGINE_EVENT_RENAME:
-    case ENGINE_EVENT_DESTROY:
     case ENGINE_EVENT_OTHER:
         break;
     }
@@ -79,6 +82,12 @@ static const char by_hand[] = "rolled back by hand";
 
 /* --- Verbs ----------------------------------------------------------------------------------- */
 
+/* Nothing but a look is under way, if anything: the verb comes right after it. */
+static bool is_at_rest(const Container *c)
+{
+    return !is_switching(c) && c->slot.state != ROLLOUT_PULLING && c->slot.state != ROLLOUT_STAGED;
+}
+
 static int prepare_verb(Resource *resource, Error *err)
 {
     const Container *c = container_of_resource(resource);
@@ -87,7 +96,7 @@ static int prepare_verb(Resource *resource, Error *err)
     r = container_prepare(resource, err);
     if (r < 0)
         return r;
-    if (c->working)
+    if (c->working && !is_at_rest(c))
         return error_set(err, -EBUSY, ERROR_INVALID,
                          "container %s is at work (%s); try again when it is done", resource->name,
                          rollout_state_name(c->shown));
@@ -120,8 +129,8 @@ int container_restart(Resource *resource, Error *err)
         if (r < 0)
             return r;
     }
-    c->restarting = true;
-    resource_wants_attention(resource);
+    c->restart_wanted = true;
+    container_look(resource);
     return 1;
 }
 
@@ -177,7 +186,7 @@ int container_retry(Resource *resource, Error *err)
     lifted = release_unquarantine(resource->context->db, resource->name, err);
     if (lifted < 0)
         return lifted;
-    if (c->plan->mode == PLAN_MODE_JOB && c->slot.state == ROLLOUT_FAILED && !c->working) {
+    if (c->plan->mode == PLAN_MODE_JOB && c->slot.state == ROLLOUT_FAILED) {
         r = begin_job_anew(c, err);
         if (r < 0)
             return r;

@@ -156,6 +156,9 @@ static void unchanged(Container *c)
         rest(c, state);
     else if (state == ROLLOUT_FAILED)
         container_job_has_failed(c);
+    else if (c->ends_at_once)
+        container_fail(c, -ECHILD, ERROR_TEMPORARY,
+                       "it ended right after it was started: a service should stay up");
     else {
         container_show(c, state);
         container_finish(c, NULL);

@@ -174,7 +174,7 @@ static void container_inherit(Resource *resource, Resource *from)
     c->out_of_memory = old->out_of_memory;
     c->pull_bytes = old->pull_bytes;
     c->approved = old->approved || old->approving;
-    c->restarting = old->restarting && !old->working;
+    c->restart_wanted = old->restart_wanted;
     if (old->draining)
         container_drain(resource, c->plan->stop_timeout_usec);
 }
@@ -194,7 +194,7 @@ static int container_check(Resource *resource, char **ret_difference, Error *err
         return container_would_change(c, ret_difference, err);
     resting = c->slot.state == ROLLOUT_SETTLED || c->slot.state == ROLLOUT_COMMITTED ||
               c->slot.state == ROLLOUT_DONE;
-    if (resting && !c->due && !c->restarting)
+    if (resting && !c->due)
         return 0;
     *ret_difference =
         c->slot.current
@@ -222,7 +222,8 @@ static void container_apply(Resource *resource)
     c->working = true;
     c->due = c->again = false;
     c->approving = c->approved;
-    c->approved = false;
+    c->restarting = c->restart_wanted;
+    c->approved = c->restart_wanted = c->ends_at_once = false;
     container_observe(c, c->restarting ? restart : container_resume);
 }
 
