@@ -3,6 +3,7 @@
 
 import json
 import socket
+import time
 
 from rig import image
 from rig.process import stays, wait_for
@@ -10,9 +11,15 @@ from rollout_kit import (boot, containers, events, full, identity, look, push, q
                          wait_message, wait_state)
 
 
+def pulled(machine):
+    """The application's image, on the engine by somebody else's pull."""
+    reference = f"{machine.image.rpartition(':')[0]}@{machine.publish('1')}"
+    machine.engine.pull(reference, password=machine.cloud.token())
+    return reference
+
+
 def test_a_taken_port_names_who_has_it(machine):
-    machine.engine.pull(f"{machine.image.rpartition(':')[0]}@{machine.publish('1')}", password=machine.cloud.token())
-    taker = machine.engine.run("squatter", machine.engine.images()[0]["Id"], ports={8080: 8080})
+    taker = machine.engine.run("squatter", pulled(machine), ports={8080: 8080})
     machine.cloud.add_secret("APP_KEY", "key-1")
     machine.put_plan(machine.make_plan([quick(machine)]))
     machine.start(machine.agentd)
@@ -83,8 +90,7 @@ def test_an_image_too_large_for_the_disk_is_refused_before_it_is_pulled(machine)
 
 
 def test_a_name_that_somebody_else_took_is_told(machine):
-    machine.engine.pull(f"{machine.image.rpartition(':')[0]}@{machine.publish('1')}", password=machine.cloud.token())
-    foreign = machine.engine.run("mervis", machine.engine.images()[0]["Id"])
+    foreign = machine.engine.run("mervis", pulled(machine))
     machine.cloud.add_secret("APP_KEY", "key-1")
     machine.put_plan(machine.make_plan([quick(machine)]))
     machine.start(machine.agentd)
@@ -142,6 +148,33 @@ def test_a_boot_after_the_secret_moved_on_brings_the_new_one_in(machine):
     machine.wait_page(file=image.key_hash("key-2"))
     wait_state(machine, "settled")
     assert shown(machine)["quarantined"] == []
+
+
+@full
+def test_a_service_that_ends_well_is_started_again_but_not_as_fast_as_it_ends(machine):
+    shy = image.app("2", check=False, files={"app": (b"""#!/bin/sh
+mkdir -p /tmp/www
+echo version=2 >/tmp/www/index.html
+httpd -f -p 8080 -h /tmp/www &
+[ -e /data/stay ] && wait $!
+sleep 2
+exit 0
+""", 0o755)})
+    data = machine.dir / "data"
+    data.mkdir()
+    (data / "stay").touch()
+    boot(machine, [quick(machine, volumes=[f"{data}:/data"])], version=shy)
+    (data / "stay").unlink()
+    machine.engine.request("POST", "/containers/mervis/stop?t=1")
+    begun, starts = time.monotonic(), set()
+    while time.monotonic() - begun < 25:
+        starts.add(machine.engine.inspect("mervis")["State"]["StartedAt"])
+        time.sleep(0.2)
+    assert 2 <= len(starts) <= 5, starts
+    wait_message(machine, "it ended right after it was started")
+    (data / "stay").touch()
+    machine.wait_page(version="2")
+    wait_for("rest", lambda: shown(machine)["message"] is None, 60)
 
 
 @full
