@@ -334,15 +334,13 @@ int recipe_next(const Recipe *recipe, const RecipeQuery *query, const Cursor *cu
     request.url = r >= 0 ? buf_take(&url) : NULL;
     if (!request.url)
         return error_oom(err);
-    *ret = (RecipeRequest){
-        .url = take_ptr(request.url),
-        .headers = take_ptr(request.headers),
-        .secret_header = recipe->request.secret_header,
-        .from_usec = f.from_usec,
-        .to_usec = f.to_usec,
-        .max_body_bytes = recipe->request.max_body_bytes,
-        .timeout_usec = recipe->request.timeout_usec,
-    };
+    request.secret_header = recipe->request.secret_header;
+    request.from_usec = f.from_usec;
+    request.to_usec = f.to_usec;
+    request.max_body_bytes = recipe->request.max_body_bytes;
+    request.timeout_usec = recipe->request.timeout_usec;
+    *ret = request;
+    request = (RecipeRequest){0}; /* the caller's now */
     return 1;
 }
 
