@@ -24,7 +24,7 @@ struct Coldstart {
     ErranderContext context;
     Spool *spool;
     const char *const *sources;
-    uint64_t lookback_usec, keys;
+    uint64_t lookback_usec[SPOOL_TABLES], keys;
     ColdstartHandlers handlers;
     Step step;
     Errander *errander;
@@ -85,6 +85,9 @@ static void go(Coldstart *c, uint64_t delay_usec)
     Errand *e;
 
     c->errander = errander_free(c->errander);
+    while (c->step >= STEP_KEYS_FIRST && c->step <= STEP_KEYS_LAST &&
+           c->lookback_usec[c->step - STEP_KEYS_FIRST] == 0)
+        c->step++;
     if (c->step == STEP_END) {
         c->handlers.done(c->keys, c->handlers.userdata);
         return;
@@ -98,13 +101,13 @@ static void go(Coldstart *c, uint64_t delay_usec)
         errand_init_jobs(e, now - JOBS_LOOKBACK_USEC, /* finished_too= */ false);
     else
         errand_init_keys(e, (SinkTable)(c->step - STEP_KEYS_FIRST), c->sources,
-                         now - MIN_OF(c->lookback_usec, now), on_key, c);
+                         now - MIN_OF(c->lookback_usec[c->step - STEP_KEYS_FIRST], now), on_key, c);
     errander_go(c->errander, delay_usec);
 }
 
 int coldstart_new(const ErranderContext *context, Spool *spool, const char *const *sources,
-                  uint64_t lookback_usec, const ColdstartHandlers *handlers, Coldstart **ret,
-                  Error *err)
+                  const uint64_t lookback_usec[static SPOOL_TABLES],
+                  const ColdstartHandlers *handlers, Coldstart **ret, Error *err)
 {
     Coldstart *c = calloc(1, sizeof(*c));
 
@@ -113,7 +116,7 @@ int coldstart_new(const ErranderContext *context, Spool *spool, const char *cons
     c->context = *context;
     c->spool = spool;
     c->sources = sources;
-    c->lookback_usec = lookback_usec;
+    memcpy(c->lookback_usec, lookback_usec, sizeof(c->lookback_usec));
     c->handlers = *handlers;
     go(c, 0);
     *ret = c;

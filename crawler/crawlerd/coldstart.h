@@ -19,10 +19,10 @@ typedef struct ColdstartHandlers {
     void *userdata;
 } ColdstartHandlers;
 
-/* `sources` is borrowed; ends with NULL. */
+/* `sources` is borrowed; ends with NULL. A table whose look-back is 0 is not asked. */
 int coldstart_new(const ErranderContext *context, Spool *spool, const char *const *sources,
-                  uint64_t lookback_usec, const ColdstartHandlers *handlers, Coldstart **ret,
-                  Error *err) must_check;
+                  const uint64_t lookback_usec[static SPOOL_TABLES],
+                  const ColdstartHandlers *handlers, Coldstart **ret, Error *err) must_check;
 Coldstart *coldstart_free(Coldstart *coldstart);
 DEFINE_AUTO(Coldstart, coldstart_free)
 

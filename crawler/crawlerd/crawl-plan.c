@@ -314,12 +314,16 @@ int crawl_plan_jobset(const CrawlPlan *plan, char ret[static 64])
     return 0;
 }
 
-uint64_t crawl_plan_lookback_usec(const CrawlPlan *plan)
+uint64_t crawl_plan_lookback_usec(const CrawlPlan *plan, SinkTable table)
 {
-    uint64_t longest = DAY;
+    uint64_t longest = 0;
 
-    for (size_t i = 0; i < plan->jobs.n; i++)
-        longest = MAX_OF(longest, crawl_plan_job(plan, i)->backfill_usec);
+    for (size_t i = 0; i < plan->jobs.n; i++) {
+        const CrawlJob *job = crawl_plan_job(plan, i);
+
+        if (sink_table_of_interval(job->interval) == table)
+            longest = MAX_OF(longest, MAX_OF(job->backfill_usec, DAY));
+    }
     return longest;
 }
 

@@ -63,8 +63,8 @@ DEFINE_AUTO(CrawlPlan, crawl_plan_free)
 CrawlJob *crawl_plan_job(const CrawlPlan *plan, size_t i);
 /* The same for every machine with the same jobs and the same tables: a label value. */
 int crawl_plan_jobset(const CrawlPlan *plan, char ret[static 64]) must_check;
-/* The longest look-back of any job, for a cold start. */
-uint64_t crawl_plan_lookback_usec(const CrawlPlan *plan);
+/* The longest look-back of any job whose rows go to that table, for a cold start; 0: none does. */
+uint64_t crawl_plan_lookback_usec(const CrawlPlan *plan, SinkTable table);
 
 /* A document as crawlerd gets it: {"crawl": …, "endpoints": {…}, "instance": id}, a whole plan, or the
  * crawl part alone. */

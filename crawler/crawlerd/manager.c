@@ -611,6 +611,7 @@ static int begin_with_sink(Manager *m, Error *err)
                            : cloud              ? cloud->instance_id
                                                 : "local";
     const char *project = m->document.project ? m->document.project : cloud ? cloud->project : NULL;
+    uint64_t lookback[SPOOL_TABLES];
     int r;
 
     sink_label(identity.instance, instance);
@@ -630,9 +631,11 @@ static int begin_with_sink(Manager *m, Error *err)
     }
     m->phase = PHASE_COLD;
     log_info("nothing is known here: learning what the tables have before anything is fetched");
-    return coldstart_new(&context, m->spool, m->sources,
-                         crawl_plan_lookback_usec(m->document.plan) + DAY, &handlers, &m->coldstart,
-                         err);
+    for (int i = 0; i < SPOOL_TABLES; i++) {
+        lookback[i] = crawl_plan_lookback_usec(m->document.plan, (SinkTable)i);
+        lookback[i] += lookback[i] ? DAY : 0;
+    }
+    return coldstart_new(&context, m->spool, m->sources, lookback, &handlers, &m->coldstart, err);
 }
 
 /* The plan is at fault: nothing helps but another one. */

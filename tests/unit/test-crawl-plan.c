@@ -68,7 +68,8 @@ static void the_plan_of_the_manual_is_accepted_with_its_defaults(void **state)
     assert_int_equal(plan->sink.bigquery->flush_usec, 5 * MINUTE);
     assert_int_equal(plan->sink.bigquery->schema, SINK_SCHEMA_FIXED);
     assert_int_equal(plan->spool_max_bytes, 512 << 20);
-    assert_int_equal(crawl_plan_lookback_usec(plan), 7 * DAY);
+    assert_int_equal(crawl_plan_lookback_usec(plan, SINK_TABLE_INTRADAY), 7 * DAY);
+    assert_int_equal(crawl_plan_lookback_usec(plan, SINK_TABLE_DAILY), 0);
 }
 
 static void an_absent_every_is_the_interval_within_reason(void **state)
