@@ -193,7 +193,7 @@ typedef struct EnginePull {
 } EnginePull;
 
 /* → images[0], as inspect shows it afterwards: a pull that the engine called done is confirmed. */
-int engine_pull(Engine *engine, const EnginePull *pull, EngineHandler handler, void *userdata,
+int engine_pull(Engine *engine, const EnginePull *what, EngineHandler handler, void *userdata,
                 EngineOp **ret, Error *err) must_check;
 
 /* → images, all of them (not the intermediate layers of builds). */
