@@ -320,9 +320,10 @@ uint64_t crawl_plan_lookback_usec(const CrawlPlan *plan, SinkTable table)
 
     for (size_t i = 0; i < plan->jobs.n; i++) {
         const CrawlJob *job = crawl_plan_job(plan, i);
+        uint64_t lookback = MAX_OF(job->backfill_usec, DAY);
 
         if (sink_table_of_interval(job->interval) == table)
-            longest = MAX_OF(longest, MAX_OF(job->backfill_usec, DAY));
+            longest = MAX_OF(longest, lookback);
     }
     return longest;
 }
