@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from crawling import FULL, HOST, TABLE, crawl  # noqa: F401
+from crawling import HOST, TABLE, crawl  # noqa: F401
 
 UPLOAD = {"service": "bigquery", "path": "^/upload/"}
 
@@ -289,7 +289,7 @@ def test_a_name_that_leads_to_a_private_address_is_not_connected_to(crawl):
     assert not [r for r in crawl.cloud.requests() if r["path"].startswith("/v8/")], "connected to"
 
 
-@pytest.mark.skipif(not FULL, reason="two connects that time out take 20 s")
+@pytest.mark.full  # two connects that time out take 20 s
 def test_market_hosts_out_of_reach_while_google_answers_is_named(crawl):
     # A listener whose queue is full drops SYNs, as Cloud NAT does without a free port.
     with socket.socket() as listener:

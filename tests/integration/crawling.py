@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-FULL = os.environ.get("MERVIS_FULL") == "1"
+FULL = bool(os.environ.get("MERVIS_FULL"))
 HOST = "query1.finance.yahoo.com"
 TABLE = "demo-project.market.bars_intraday"
 

@@ -12,7 +12,7 @@ from rig import image, web
 from rig.process import RigError, wait_for
 
 FULL = bool(os.environ.get("MERVIS_FULL"))
-full = pytest.mark.skipif(not FULL, reason="takes its time: MERVIS_FULL=1 runs it")
+full = pytest.mark.full
 
 CRASHED = 137  # how a process ends at a MERVIS_CRASH_AT point
 
