@@ -10,7 +10,8 @@
 #include "agent/base/parse.h"
 #include "agent/base/str.h"
 
-#define PRODUCT "mervis-agent"
+#define PRODUCT          "mervis-agent"
+#define SINK_CONNECTIONS 4U /* batches under way at the same time */
 
 /* --- The object ----------------------------------------------------------------------------- */
 
@@ -127,7 +128,8 @@ int fetcher_configure(Fetcher *f, const FetchConfig *config, Error *err)
             return error_oom(err);
         resume_backfill(f, i);
     }
-    http_client_set_max_host_connections(f->http, MAX_OF(config->connections, 1U));
+    /* How many requests a host gets at a time is our own rule; this one also bounds the sink's. */
+    http_client_set_max_host_connections(f->http, MAX_OF(config->connections, SINK_CONNECTIONS));
     f->was_busy = true;
     (void)timer_set(f->timer, 0, 0);
     return 0;
