@@ -311,12 +311,14 @@ static void a_failure_is_tried_again_by_its_own_timer_and_told_once(void **state
     turn(f, 0);
     assert_int_equal(fake->applied, 1);
     assert_int_equal(f->events, 1);
-    turn(f, 1500 * MSEC);
+    for (int i = 0; i < 20 && fake->applied < 2; i++)
+        turn(f, 500 * MSEC); /* a busy machine is late */
     assert_true(fake->applied >= 2);
     assert_int_equal(f->events, 1);
     fake->code = 0;
     reconciler_look_at_all(f->reconciler);
-    turn(f, 0);
+    for (int i = 0; i < 20 && !reconciler_is_well(f->reconciler); i++)
+        turn(f, 100 * MSEC);
     assert_int_equal(f->events, 2); /* well again */
     assert_true(reconciler_is_well(f->reconciler));
 }
