@@ -17,43 +17,6 @@
     (15 * MINUTE) /* the container's own stop time-out is not ours to know                         \
                    */
 
-/* What every operation on one container shares: "METHOD /containers/NAME<rest>". */
-static int container_op(Engine *engine, const char *method, const char *verb, const char *name,
-                        const char *rest, EngineAnswered answered, EngineHandler handler,
-                        void *userdata, EngineOp **ret, Error *err)
-{
-    auto_(engine_op_freep) EngineOp *op = NULL;
-    auto_free char *escaped = engine_escape_name(name);
-    int r;
-
-    if (!escaped)
-        return error_set(err, -EINVAL, ERROR_INVALID, "%s: \"%s\" names no container", verb, name);
-    r = engine_op_new(engine, method, handler, userdata, &op, err);
-    if (r < 0)
-        return r;
-    op->answered = answered;
-    r = engine_op_describe(op, err, "%s %s", verb, name);
-    if (r >= 0)
-        r = engine_op_path(op, err, "/containers/%s%s", escaped, rest);
-    if (r < 0)
-        return r;
-
-    *ret = take_ptr(op);
-    return 0;
-}
-
-/* Hands the operation over once it runs. */
-static int start(EngineOp **op, EngineOp **ret, Error *err)
-{
-    int r = engine_op_start(*op, err);
-
-    if (r < 0)
-        return r;
-
-    *ret = take_ptr(*op);
-    return 0;
-}
-
 /* 304: it was so already. */
 static void change_answered(EngineOp *op, const HttpResponse *response)
 {
@@ -117,7 +80,7 @@ int engine_create_container(Engine *engine, const char *name, const EngineContai
     if (r < 0)
         return r;
 
-    return start(&op, ret, err);
+    return engine_op_start(&op, ret, err);
 }
 
 /* ---- Start ---------------------------------------------------------------------------------- */
@@ -230,14 +193,15 @@ int engine_start_container(Engine *engine, const char *name, EngineHandler handl
     auto_(engine_op_freep) EngineOp *op = NULL;
     int r;
 
-    r = container_op(engine, "POST", "start container", name, "/start", change_answered, handler,
-                     userdata, &op, err);
+    r = engine_op_on(engine,
+                     &(EngineObject){"POST", "containers", "start container", name, "/start"},
+                     change_answered, handler, userdata, &op, err);
     if (r < 0)
         return r;
     op->refused = start_refused;
     op->timeout_usec = ENGINE_CHANGE_TIMEOUT_USEC;
 
-    return start(&op, ret, err);
+    return engine_op_start(&op, ret, err);
 }
 
 /* ---- Stop, rename, remove ------------------------------------------------------------------- */
@@ -253,14 +217,14 @@ int engine_stop_container(Engine *engine, const char *name, uint64_t timeout_use
 
     if (!rest)
         return error_oom(err);
-    r = container_op(engine, "POST", "stop container", name, rest, change_answered, handler,
-                     userdata, &op, err);
+    r = engine_op_on(engine, &(EngineObject){"POST", "containers", "stop container", name, rest},
+                     change_answered, handler, userdata, &op, err);
     if (r < 0)
         return r;
     op->timeout_usec = timeout_usec == USEC_INFINITY ? STOP_UNKNOWN_USEC
                                                      : seconds * SECOND + ENGINE_STOP_MARGIN_USEC;
 
-    return start(&op, ret, err);
+    return engine_op_start(&op, ret, err);
 }
 
 int engine_rename_container(Engine *engine, const char *name, const char *new_name,
@@ -273,13 +237,13 @@ int engine_rename_container(Engine *engine, const char *name, const char *new_na
 
     if (!rest)
         return error_oom(err);
-    r = container_op(engine, "POST", "rename container", name, rest, change_answered, handler,
-                     userdata, &op, err);
+    r = engine_op_on(engine, &(EngineObject){"POST", "containers", "rename container", name, rest},
+                     change_answered, handler, userdata, &op, err);
     if (r < 0)
         return r;
     op->conflict_code = -EEXIST;
 
-    return start(&op, ret, err);
+    return engine_op_start(&op, ret, err);
 }
 
 /* Gone already is what was wanted; "removal … already in progress" will be. */
@@ -298,14 +262,16 @@ int engine_remove_container(Engine *engine, const char *name, bool force, Engine
     auto_(engine_op_freep) EngineOp *op = NULL;
     int r;
 
-    r = container_op(engine, "DELETE", "remove container", name, force ? "?v=1&force=1" : "?v=1",
+    r = engine_op_on(engine,
+                     &(EngineObject){"DELETE", "containers", "remove container", name,
+                                     force ? "?v=1&force=1" : "?v=1"},
                      change_answered, handler, userdata, &op, err);
     if (r < 0)
         return r;
     op->refused = remove_refused;
     op->timeout_usec = ENGINE_REMOVE_TIMEOUT_USEC;
 
-    return start(&op, ret, err);
+    return engine_op_start(&op, ret, err);
 }
 
 /* ---- Look ----------------------------------------------------------------------------------- */
@@ -342,12 +308,12 @@ int engine_inspect_container(Engine *engine, const char *name, EngineHandler han
     auto_(engine_op_freep) EngineOp *op = NULL;
     int r;
 
-    r = container_op(engine, "GET", "container", name, "/json", inspect_answered, handler, userdata,
-                     &op, err);
+    r = engine_op_on(engine, &(EngineObject){"GET", "containers", "container", name, "/json"},
+                     inspect_answered, handler, userdata, &op, err);
     if (r < 0)
         return r;
 
-    return start(&op, ret, err);
+    return engine_op_start(&op, ret, err);
 }
 
 int engine_list_containers(Engine *engine, const char *label, EngineHandler handler, void *userdata,
@@ -371,7 +337,7 @@ int engine_list_containers(Engine *engine, const char *label, EngineHandler hand
     if (r < 0)
         return r;
 
-    return start(&op, ret, err);
+    return engine_op_start(&op, ret, err);
 }
 
 static void wait_answered(EngineOp *op, const HttpResponse *response)
@@ -397,13 +363,15 @@ int engine_wait_container(Engine *engine, const char *name, EngineHandler handle
     auto_(engine_op_freep) EngineOp *op = NULL;
     int r;
 
-    r = container_op(engine, "POST", "wait for container", name, "/wait?condition=not-running",
+    r = engine_op_on(engine,
+                     &(EngineObject){"POST", "containers", "wait for container", name,
+                                     "/wait?condition=not-running"},
                      wait_answered, handler, userdata, &op, err);
     if (r < 0)
         return r;
     op->timeout_usec = USEC_INFINITY;
 
-    return start(&op, ret, err);
+    return engine_op_start(&op, ret, err);
 }
 
 static void logs_answered(EngineOp *op, const HttpResponse *response)
@@ -430,10 +398,10 @@ int engine_container_logs(Engine *engine, const char *name, unsigned lines, Engi
 
     if (!rest)
         return error_oom(err);
-    r = container_op(engine, "GET", "logs of container", name, rest, logs_answered, handler,
-                     userdata, &op, err);
+    r = engine_op_on(engine, &(EngineObject){"GET", "containers", "logs of container", name, rest},
+                     logs_answered, handler, userdata, &op, err);
     if (r < 0)
         return r;
 
-    return start(&op, ret, err);
+    return engine_op_start(&op, ret, err);
 }

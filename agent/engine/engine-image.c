@@ -37,13 +37,10 @@ int engine_list_images(Engine *engine, EngineHandler handler, void *userdata, En
     r = engine_op_describe(op, err, "list images");
     if (r >= 0)
         r = engine_op_path(op, err, "/images/json");
-    if (r >= 0)
-        r = engine_op_start(op, err);
     if (r < 0)
         return r;
 
-    *ret = take_ptr(op);
-    return 0;
+    return engine_op_start(&op, ret, err);
 }
 
 void engine_image_answered(EngineOp *op, const HttpResponse *response)
@@ -62,46 +59,18 @@ void engine_image_answered(EngineOp *op, const HttpResponse *response)
                     .id = doc.images[0].id, .changed = true, .images = doc.images, .n_images = 1});
 }
 
-/* An operation on one image: "METHOD /images/NAME…". */
-static int image_op(Engine *engine, const char *method, const char *verb, const char *name,
-                    const char *rest, EngineAnswered answered, EngineHandler handler,
-                    void *userdata, EngineOp **ret, Error *err)
-{
-    auto_(engine_op_freep) EngineOp *op = NULL;
-    auto_free char *escaped = engine_escape_name(name);
-    int r;
-
-    if (!escaped)
-        return error_set(err, -EINVAL, ERROR_INVALID, "%s: \"%s\" names no image", verb, name);
-    r = engine_op_new(engine, method, handler, userdata, &op, err);
-    if (r < 0)
-        return r;
-    op->answered = answered;
-    r = engine_op_describe(op, err, "%s %s", verb, name);
-    if (r >= 0)
-        r = engine_op_path(op, err, "/images/%s%s", escaped, rest);
-    if (r < 0)
-        return r;
-
-    *ret = take_ptr(op);
-    return 0;
-}
-
 int engine_inspect_image(Engine *engine, const char *name, EngineHandler handler, void *userdata,
                          EngineOp **ret, Error *err)
 {
     auto_(engine_op_freep) EngineOp *op = NULL;
     int r;
 
-    r = image_op(engine, "GET", "image", name, "/json", engine_image_answered, handler, userdata,
-                 &op, err);
-    if (r >= 0)
-        r = engine_op_start(op, err);
+    r = engine_op_on(engine, &(EngineObject){"GET", "images", "image", name, "/json"},
+                     engine_image_answered, handler, userdata, &op, err);
     if (r < 0)
         return r;
 
-    *ret = take_ptr(op);
-    return 0;
+    return engine_op_start(&op, ret, err);
 }
 
 /* ---- Changing ------------------------------------------------------------------------------- */
@@ -153,18 +122,14 @@ int engine_remove_image(Engine *engine, const char *name, EngineHandler handler,
 
     /* Never force: it would take the image from under a stopped container, and some services
      * remove the container itself. */
-    r = image_op(engine, "DELETE", "remove image", name, "", remove_answered, handler, userdata,
-                 &op, err);
+    r = engine_op_on(engine, &(EngineObject){"DELETE", "images", "remove image", name, ""},
+                     remove_answered, handler, userdata, &op, err);
     if (r < 0)
         return r;
     op->timeout_usec = ENGINE_REMOVE_TIMEOUT_USEC;
     op->max_body = ENGINE_LIST_BODY_MAX;
-    r = engine_op_start(op, err);
-    if (r < 0)
-        return r;
 
-    *ret = take_ptr(op);
-    return 0;
+    return engine_op_start(&op, ret, err);
 }
 
 static void tag_answered(EngineOp *op, const HttpResponse *response)
@@ -185,13 +150,10 @@ int engine_tag_image(Engine *engine, const char *name, const char *repository, c
         rest = str_printf("/tag?repo=%s&tag=%s", escaped_repository, escaped_tag);
     if (!rest)
         return error_oom(err);
-    r = image_op(engine, "POST", "tag image", name, rest, tag_answered, handler, userdata, &op,
-                 err);
-    if (r >= 0)
-        r = engine_op_start(op, err);
+    r = engine_op_on(engine, &(EngineObject){"POST", "images", "tag image", name, rest},
+                     tag_answered, handler, userdata, &op, err);
     if (r < 0)
         return r;
 
-    *ret = take_ptr(op);
-    return 0;
+    return engine_op_start(&op, ret, err);
 }

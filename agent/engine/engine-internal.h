@@ -65,8 +65,20 @@ int engine_op_new(Engine *engine, const char *method, EngineHandler handler, voi
 int engine_op_describe(EngineOp *op, Error *err, const char *format, ...) printf_like(3, 4)
     must_check;
 int engine_op_path(EngineOp *op, Error *err, const char *format, ...) printf_like(3, 4) must_check;
-/* Begins; the handler is not called before this returns. */
-int engine_op_start(EngineOp *op, Error *err) must_check;
+/* Begins, and hands the operation over; the handler is not called before this returns. */
+int engine_op_start(EngineOp **op, EngineOp **ret, Error *err) must_check;
+
+/* What an operation on one object of the engine asks: "METHOD /COLLECTION/NAME<rest>". */
+typedef struct EngineObject {
+    const char *method;
+    const char *collection; /* "containers", "images" */
+    const char *verb;       /* "start container": for messages */
+    const char *name;       /* any name or id; what may not stand in a path is refused (-EINVAL) */
+    const char *rest;       /* "/start?t=5" */
+} EngineObject;
+
+int engine_op_on(Engine *engine, const EngineObject *object, EngineAnswered answered,
+                 EngineHandler handler, void *userdata, EngineOp **ret, Error *err) must_check;
 /* Sends the request of `op` again, or another that was put in its place. Ends it on failure. */
 void engine_op_send(EngineOp *op);
 

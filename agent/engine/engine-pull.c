@@ -254,11 +254,8 @@ int engine_pull(Engine *engine, const EnginePull *what, EngineHandler handler, v
     op->broken = broke_off;
     r = prepare(op, what, err);
     op->ended = ended;
-    if (r >= 0)
-        r = engine_op_start(op, err);
     if (r < 0)
         return r;
 
-    *ret = take_ptr(op);
-    return 0;
+    return engine_op_start(&op, ret, err);
 }

@@ -266,6 +266,30 @@ char *engine_escape_name(const char *name)
     return url_escape(name, "/:@");
 }
 
+int engine_op_on(Engine *engine, const EngineObject *object, EngineAnswered answered,
+                 EngineHandler handler, void *userdata, EngineOp **ret, Error *err)
+{
+    auto_(engine_op_freep) EngineOp *op = NULL;
+    auto_free char *escaped = engine_escape_name(object->name);
+    int r;
+
+    if (!escaped)
+        return error_set(err, -EINVAL, ERROR_INVALID, "%s: the engine takes no name like \"%s\"",
+                         object->verb, object->name);
+    r = engine_op_new(engine, object->method, handler, userdata, &op, err);
+    if (r < 0)
+        return r;
+    op->answered = answered;
+    r = engine_op_describe(op, err, "%s %s", object->verb, object->name);
+    if (r >= 0)
+        r = engine_op_path(op, err, "/%s/%s%s", object->collection, escaped, object->rest);
+    if (r < 0)
+        return r;
+
+    *ret = take_ptr(op);
+    return 0;
+}
+
 char *engine_filters(const char *label, const char *const *events)
 {
     json_auto_t *filters = json_object();
@@ -400,11 +424,18 @@ void engine_op_send(EngineOp *op)
         engine_op_fail(op, &err);
 }
 
-int engine_op_start(EngineOp *op, Error *err)
+int engine_op_start(EngineOp **op, EngineOp **ret, Error *err)
 {
-    assert(op->path && op->method && op->answered);
+    EngineOp *o = *op;
+    int r;
 
-    return op->engine->api ? start_request(op, err) : start_ping(op, err);
+    assert(o->path && o->method && o->answered);
+    r = o->engine->api ? start_request(o, err) : start_ping(o, err);
+    if (r < 0)
+        return r;
+
+    *ret = take_ptr(*op);
+    return 0;
 }
 
 /* "client version 1.25 is too old. Minimum supported …", or too new: the engine was exchanged. */
@@ -483,11 +514,8 @@ int engine_info(Engine *engine, EngineHandler handler, void *userdata, EngineOp 
     r = engine_op_describe(op, err, "container engine");
     if (r >= 0)
         r = engine_op_path(op, err, "/info");
-    if (r >= 0)
-        r = engine_op_start(op, err);
     if (r < 0)
         return r;
 
-    *ret = take_ptr(op);
-    return 0;
+    return engine_op_start(&op, ret, err);
 }
