@@ -4,7 +4,6 @@
  * run; dataset and tables are read; whether rows may be written is asked. */
 
 #include <errno.h>
-#include <strings.h>
 
 #include "agent/agentctl/doctor-internal.h"
 #include "agent/base/str.h"
@@ -164,20 +163,6 @@ static void on_permissions(const HttpResponse *response, const Error *err, void 
     probe_wrong(probe, remedy, "the service account may not write rows (" MAY_WRITE ")");
 }
 
-static const json_t *find_field(const json_t *fields, const char *name)
-{
-    const json_t *field;
-    size_t i;
-
-    json_array_foreach (fields, i, field) {
-        const char *other = json_str(field, "name");
-
-        if (other && strcasecmp(other, name) == 0)
-            return field;
-    }
-    return NULL;
-}
-
 /* 1 when the line has been said: a column is missing, or of another type. */
 static int judge_columns(Probe *probe, const json_t *table)
 {
@@ -187,7 +172,7 @@ static int judge_columns(Probe *probe, const json_t *table)
     auto_free char *remedy = NULL;
 
     for (const TableColumn *column = table_columns; column->name; column++) {
-        const json_t *field = find_field(fields, column->name);
+        const json_t *field = json_find(fields, "name", column->name);
         const char *type = json_str(field, "type");
 
         if (!field) {

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
+#include <strings.h>
 
 #include "agent/base/parse.h"
 #include "agent/base/str.h"
@@ -131,6 +132,20 @@ int json_u64(const json_t *object, const char *key, uint64_t *ret)
     if (!json_is_string(value) || strlen(json_string_value(value)) != json_string_length(value))
         return -EINVAL;
     return parse_u64(json_string_value(value), ret) < 0 ? -EINVAL : 0;
+}
+
+json_t *json_find(const json_t *list, const char *key, const char *text)
+{
+    json_t *item;
+    size_t i;
+
+    json_array_foreach (list, i, item) {
+        const char *other = json_str(item, key);
+
+        if (other && strcasecmp(other, text) == 0)
+            return item;
+    }
+    return NULL;
 }
 
 bool json_flag(const json_t *object, const char *key)

@@ -28,6 +28,9 @@ const char *json_str(const json_t *object, const char *key);
  * -EINVAL otherwise. */
 int json_u64(const json_t *object, const char *key, uint64_t *ret) must_check;
 int json_i64(const json_t *object, const char *key, int64_t *ret) must_check;
+/* The object of `list` whose member `key` is that text, in whatever case, as BigQuery's column
+ * names are; NULL. */
+json_t *json_find(const json_t *list, const char *key, const char *text);
 /* Whether the member is there and true. */
 bool json_flag(const json_t *object, const char *key);
 

@@ -59,11 +59,10 @@ static json_t *job_resource(const Sink *sink, const Errand *e)
     return take_ptr(job);
 }
 
-static int set_header(Errand *e, HttpRequest *ret, const char *name, const char *value)
+static void set_header(Errand *e, HttpRequest *ret, const char *name, const char *value)
 {
     e->headers[ret->n_headers++] = (HttpHeader){name, value};
     ret->headers = e->headers;
-    return 0;
 }
 
 static int job_get(const Sink *sink, Errand *e, HttpRequest *ret)
@@ -108,28 +107,24 @@ static int multipart(const Sink *sink, Errand *e, HttpRequest *ret)
     ret->body_size = e->body.size + e->batch.bytes + e->tail.size;
     ret->try_timeout_usec = UPLOAD_TRY_USEC;
     ret->stall_timeout_usec = UPLOAD_STALL_USEC;
-    return set_header(e, ret, "Content-Type", "multipart/related; boundary=" BOUNDARY) ?: 1;
+    set_header(e, ret, "Content-Type", "multipart/related; boundary=" BOUNDARY);
+    return 1;
 }
 
 static int session_open(const Sink *sink, Errand *e, HttpRequest *ret)
 {
     int r;
 
-    r = bq_body_json(e, job_resource(sink, e));
+    r = bq_url(e, BQ_UPLOAD "%s/jobs?uploadType=resumable", sink->project);
     if (r >= 0)
-        r = bq_url(e, BQ_UPLOAD "%s/jobs?uploadType=resumable", sink->project);
+        r = bq_json_request(e, ret, "POST", job_resource(sink, e));
     if (r < 0)
         return r;
 
     (void)snprintf(e->header_text[0], sizeof(e->header_text[0]), "%llu",
                    (unsigned long long)e->batch.bytes);
-    ret->method = "POST";
-    ret->url = e->url;
-    ret->body = e->body.data;
-    ret->body_size = e->body.size;
-    (void)set_header(e, ret, "Content-Type", "application/json; charset=UTF-8");
-    (void)set_header(e, ret, "X-Upload-Content-Type", "application/octet-stream");
-    (void)set_header(e, ret, "X-Upload-Content-Length", e->header_text[0]);
+    set_header(e, ret, "X-Upload-Content-Type", "application/octet-stream");
+    set_header(e, ret, "X-Upload-Content-Length", e->header_text[0]);
     return 1;
 }
 
@@ -148,8 +143,8 @@ static int chunk_put(Errand *e, HttpRequest *ret)
     ret->body_size = e->chunk_end - e->offset;
     ret->try_timeout_usec = UPLOAD_TRY_USEC;
     ret->stall_timeout_usec = UPLOAD_STALL_USEC;
-    (void)set_header(e, ret, "Content-Type", "application/octet-stream");
-    (void)set_header(e, ret, "Content-Range", e->header_text[0]);
+    set_header(e, ret, "Content-Type", "application/octet-stream");
+    set_header(e, ret, "Content-Range", e->header_text[0]);
     return 1;
 }
 
@@ -161,7 +156,7 @@ static int probe_put(Errand *e, HttpRequest *ret)
     ret->url = e->session;
     ret->body = "";
     ret->body_size = 0;
-    (void)set_header(e, ret, "Content-Range", e->header_text[0]);
+    set_header(e, ret, "Content-Range", e->header_text[0]);
     return 1;
 }
 

@@ -141,19 +141,8 @@ static int query_post(const Sink *sink, Errand *e, HttpRequest *ret)
                      sink->identity.instance, "mervis_jobset", sink->identity.jobset);
     if (!body || (sink->location && json_put(body, "location", json_string(sink->location)) < 0))
         return -ENOMEM;
-    r = bq_body_json(e, json_incref(body));
-    if (r >= 0)
-        r = bq_url(e, BQ_API "%s/queries", sink->project);
-    if (r < 0)
-        return r;
-    ret->method = "POST";
-    ret->url = e->url;
-    ret->body = e->body.data;
-    ret->body_size = e->body.size;
-    e->headers[0] = (HttpHeader){"Content-Type", "application/json; charset=UTF-8"};
-    ret->headers = e->headers;
-    ret->n_headers = 1;
-    return 1;
+    r = bq_url(e, BQ_API "%s/queries", sink->project);
+    return r < 0 ? r : bq_json_request(e, ret, "POST", json_incref(body));
 }
 
 int bq_keys_next(const Sink *sink, Errand *e, HttpRequest *ret, Error *err)

@@ -82,22 +82,6 @@ static json_t *view_resource(const Sink *sink)
                      query, "useLegacySql", 0, "description", "The last revision of each row");
 }
 
-static int json_request(Errand *e, HttpRequest *ret, const char *method, json_t *value)
-{
-    int r = bq_body_json(e, value);
-
-    if (r < 0)
-        return r;
-    ret->method = method;
-    ret->url = e->url;
-    ret->body = e->body.data;
-    ret->body_size = e->body.size;
-    e->headers[0] = (HttpHeader){"Content-Type", "application/json; charset=UTF-8"};
-    ret->headers = e->headers;
-    ret->n_headers = 1;
-    return 1;
-}
-
 int bq_table_next(const Sink *sink, Errand *e, HttpRequest *ret, Error *err)
 {
     auto_free char *name = sink_table_name(sink, e->table);
@@ -125,29 +109,16 @@ int bq_table_next(const Sink *sink, Errand *e, HttpRequest *ret, Error *err)
 
     ret->url = e->url;
     if (e->phase == PHASE_CREATE)
-        return json_request(e, ret, "POST", table_resource(sink, e->table));
+        return bq_json_request(e, ret, "POST", table_resource(sink, e->table));
     if (e->phase == PHASE_VIEW_CREATE)
-        return json_request(e, ret, "POST", view_resource(sink));
+        return bq_json_request(e, ret, "POST", view_resource(sink));
     if (e->phase == PHASE_PATCH)
-        return json_request(e, ret, "PATCH", json_pack("{s:{s:O}}", "schema", "fields", e->schema));
+        return bq_json_request(e, ret, "PATCH",
+                               json_pack("{s:{s:O}}", "schema", "fields", e->schema));
     return 1;
 }
 
 /* --- Replies -------------------------------------------------------------------------------- */
-
-static json_t *find_field(json_t *fields, const char *name)
-{
-    json_t *field;
-    size_t i;
-
-    json_array_foreach (fields, i, field) {
-        const char *other = json_str(field, "name");
-
-        if (other && strcasecmp(other, name) == 0)
-            return field;
-    }
-    return NULL;
-}
 
 static bool type_fits(const RowColumn *column, const char *type)
 {
@@ -197,7 +168,7 @@ static int compare_columns(const Sink *sink, Errand *e, json_t *fields, const ch
     if (!extended)
         return -ENOMEM;
     for (const RowColumn *c = row_columns; c->name && r >= 0; c++) {
-        json_t *field = find_field(fields, c->name);
+        json_t *field = json_find(fields, "name", c->name);
         const char *type = json_str(field, "type");
 
         if (field && !type_fits(c, type)) {

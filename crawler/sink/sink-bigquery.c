@@ -260,7 +260,7 @@ int bq_url(Errand *e, const char *format, ...)
     return 0;
 }
 
-int bq_body_json(Errand *e, json_t *value)
+int bq_json_request(Errand *e, HttpRequest *ret, const char *method, json_t *value)
 {
     json_auto_t *owned = value;
     auto_free char *text = NULL;
@@ -271,7 +271,17 @@ int bq_body_json(Errand *e, json_t *value)
     if (!text)
         return -ENOMEM;
     buf_clear(&e->body);
-    return buf_add_str(&e->body, text);
+    if (buf_add_str(&e->body, text) < 0)
+        return -ENOMEM;
+
+    ret->method = method;
+    ret->url = e->url;
+    ret->body = e->body.data;
+    ret->body_size = e->body.size;
+    e->headers[0] = (HttpHeader){"Content-Type", "application/json; charset=UTF-8"};
+    ret->headers = e->headers;
+    ret->n_headers = 1;
+    return 1;
 }
 
 /* --- The sink ------------------------------------------------------------------------------- */

@@ -59,7 +59,8 @@ void bq_pause(Errand *e, uint64_t usec, ErrorKind kind, const char *remedy, cons
 void bq_settle_fault(const Sink *sink, Errand *e, const HttpResponse *reply, const BqFault *fault);
 
 int bq_url(Errand *e, const char *format, ...) printf_like(2, 3);
-int bq_body_json(Errand *e, json_t *value); /* takes value */
+/* A request to the errand's URL whose body is `value`, which is taken. 1, or -ENOMEM. */
+int bq_json_request(Errand *e, HttpRequest *ret, const char *method, json_t *value);
 
 int bq_batch_next(const Sink *sink, Errand *e, HttpRequest *ret, Error *err);
 void bq_batch_judge(Sink *sink, const HttpResponse *reply, const Error *failure, Errand *e);
