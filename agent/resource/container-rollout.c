@@ -107,7 +107,18 @@ static void name_is_taken(Container *c)
     container_finish(c, &err);
 }
 
-/* The engine refuses to rename one that it is about to restart, which its list may not show yet. */
+/* The engine refuses to rename one that it is about to restart, which its list may not show yet; so
+ * it is stopped first, unless it is what is to serve. */
+static bool may_be_stopped(const Container *c)
+{
+    const SlotContainer *target = NULL;
+
+    for (size_t i = 0; i < c->n_views; i++)
+        if (streq(c->views[i].id, c->step_target))
+            target = &c->views[i];
+    return c->goal.goal != SWITCH_FORWARD || !(target && streq_ptr(target->release, c->goal.next));
+}
+
 static void stop_before_rename(Container *c)
 {
     auto_error Error err = {0};
@@ -131,7 +142,8 @@ static void step_failed(Container *c, const Error *err)
     c->op = engine_op_free(c->op);
     if (copy.code == -EEXIST)
         container_observe(c, name_is_taken);
-    else if (c->step == SWITCH_RENAME && !is_engine_away(&copy) && c->renames_refused++ < 3)
+    else if (c->step == SWITCH_RENAME && !is_engine_away(&copy) && may_be_stopped(c) &&
+             c->renames_refused++ < 3)
         stop_before_rename(c);
     else if (c->step == SWITCH_START && !is_engine_away(&copy) && is_being_tried(c))
         container_go_back(c, error_text(&copy), copy.remedy);
