@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The state machine of a container, by tables: what happens → what the engine is told in which
+ * recorded state, and what is there in the end. Then the same again, struck at each request. */
+#include "tests/unit/rollout-world.h"
+
+#include "agent/resource/container.h"
+
+#define PORTS "\"ports\": [\"8080:80\"],"
+#define JOB   "\"mode\": \"job\","
+
+/* ---- What happens, and what follows ---------------------------------------------------------- */
+
+typedef struct Course {
+    const char *name;
+    const char *plan;   /* of the container */
+    const char *before; /* what led to it; not looked at */
+    const char *words;
+    const char *trace; /* of `words`; NULL: not looked at */
+    const char *boxes;
+    const char *state;      /* recorded */
+    const char *quarantine; /* "" none */
+    const char *message;    /* a part of it; NULL: there is none */
+} Course;
+
+static char *recorded_state(World *w)
+{
+    char *state = NULL;
+
+    (void)!db_query_text(w->state.db, "SELECT state FROM slot WHERE container = 'web'", &state,
+                         NULL, "");
+    return state ? state : strdup("none");
+}
+
+static void check_text(const char *name, const char *what, const char *is, const char *should)
+{
+    if (!streq_ptr(is, should))
+        fail_msg("%s: %s is\n%s\nand should be\n%s", name, what, is, should);
+}
+
+static void check_message(const char *name, const World *w, const char *part)
+{
+    const char *is = w->error.code < 0 ? error_text(&w->error) : NULL;
+
+    if (!part && is)
+        fail_msg("%s: it complains: %s", name, is);
+    if (part && (!is || !strstr(is, part)))
+        fail_msg("%s: the message is \"%s\" and should have \"%s\"", name, is ? is : "", part);
+}
+
+static void check_course(const Course *course)
+{
+    auto_(world_freep) World *w = world_new(course->plan, strstr(course->plan, JOB) != NULL);
+    auto_free char *boxes = NULL, *state = NULL, *quarantine = NULL;
+
+    if (course->before)
+        world_do(w, course->before);
+    w->trace.size = 0;
+    world_do(w, course->words);
+    boxes = world_boxes(w);
+    state = recorded_state(w);
+    quarantine = world_quarantine(w);
+    if (course->trace)
+        check_text(course->name, "what the engine was told",
+                   w->trace.size ? buf_str(&w->trace) : "", course->trace);
+    check_text(course->name, "what is there", boxes, course->boxes);
+    check_text(course->name, "the state", state, course->state);
+    check_text(course->name, "the quarantine", quarantine, course->quarantine);
+    check_message(course->name, w, course->message);
+}
+
+static void check_courses(const Course *courses, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        check_course(&courses[i]);
+}
+
+static void forward_one_after_the_other_and_side_by_side(void **state)
+{
+    static const Course courses[] = {
+        {.name = "the first one",
+         .plan = PORTS,
+         .words = "push A",
+         .trace = "pulling: pull A\n"
+                  "staged: create A web.next\n"
+                  "switching: rename A web\n"
+                  "switching: start A\n",
+         .boxes = "web=A",
+         .state = "committed",
+         .quarantine = ""},
+        {.name = "stop first",
+         .plan = PORTS,
+         .before = "push A; settle",
+         .words = "push B",
+         .trace = "pulling: pull B\n"
+                  "staged: create B web.next\n"
+                  "switching: rename A web.previous\n"
+                  "switching: rename B web\n"
+                  "switching: stop A\n"
+                  "switching: start B\n",
+         .boxes = "web=B web.previous=A-",
+         .state = "committed",
+         .quarantine = ""},
+        {.name = "start first",
+         .plan = "",
+         .before = "push A; settle",
+         .words = "push B",
+         .trace = "pulling: pull B\n"
+                  "staged: create B web.next\n"
+                  "switching: start B\n"
+                  "proving: rename A web.previous\n"
+                  "proving: rename B web\n"
+                  "proving: stop A\n",
+         .boxes = "web=B web.previous=A-",
+         .state = "committed",
+         .quarantine = ""},
+        {.name = "settled",
+         .plan = PORTS,
+         .before = "push A; settle; push B",
+         .words = "settle",
+         .trace = "committed: remove A\n",
+         .boxes = "web=B",
+         .state = "settled",
+         .quarantine = ""},
+        {.name = "another secret with the same image",
+         .plan = PORTS,
+         .before = "push A; settle",
+         .words = "key 2; settle",
+         .boxes = "web=A",
+         .state = "settled",
+         .quarantine = ""},
+        {.name = "what is unchanged is left alone",
+         .plan = PORTS,
+         .before = "push A; settle",
+         .words = "look; agentd; look",
+         .trace = "",
+         .boxes = "web=A",
+         .state = "settled",
+         .quarantine = ""},
+    };
+
+    check_courses(courses, ELEMENTS(courses));
+}
+
+static void back_to_what_ran(void **state)
+{
+    static const Course courses[] = {
+        {.name = "it crashes",
+         .plan = PORTS,
+         .before = "push A; settle",
+         .words = "push X",
+         .trace = "pulling: pull X\n"
+                  "staged: create X web.next\n"
+                  "switching: rename A web.previous\n"
+                  "switching: rename X web\n"
+                  "switching: stop A\n"
+                  "switching: start X\n"
+                  "rolling-back: rename X web.next\n"
+                  "rolling-back: rename A web\n"
+                  "rolling-back: start A\n"
+                  "rolling-back: remove X\n",
+         .boxes = "web=A",
+         .state = "rolled-back",
+         .quarantine = "X",
+         .message = "it exited with status 3; this digest is quarantined"},
+        {.name = "it is never healthy, beside what runs",
+         .plan = "",
+         .before = "push A; settle",
+         .words = "push Y",
+         .trace = "pulling: pull Y\n"
+                  "staged: create Y web.next\n"
+                  "switching: start Y\n"
+                  "rolling-back: stop Y\n"
+                  "rolling-back: remove Y\n",
+         .boxes = "web=A",
+         .state = "rolled-back",
+         .quarantine = "Y",
+         .message = "its HEALTHCHECK fails"},
+        {.name = "it has no such program",
+         .plan = PORTS,
+         .before = "push A; settle",
+         .words = "push Z",
+         .boxes = "web=A",
+         .state = "rolled-back",
+         .quarantine = "Z",
+         .message = "executable file not found"},
+        {.name = "a crash loop within the settle time",
+         .plan = PORTS,
+         .before = "push A; settle; push B",
+         .words = "die B 3",
+         .trace = "rolling-back: stop B\n"
+                  "rolling-back: rename B web.next\n"
+                  "rolling-back: rename A web\n"
+                  "rolling-back: start A\n"
+                  "rolling-back: remove B\n",
+         .boxes = "web=A",
+         .state = "rolled-back",
+         .quarantine = "B",
+         .message = "crash loop: it ended 3 times"},
+        {.name = "a bad secret does not condemn the image",
+         .plan = PORTS,
+         .before = "push A; settle",
+         .words = "key 9",
+         .boxes = "web=A",
+         .state = "rolled-back",
+         .quarantine = "A/release",
+         .message = "not the digest, but what the plan and the secrets make"},
+        {.name = "and a mended one comes in by itself",
+         .plan = PORTS,
+         .before = "push A; settle; key 9",
+         .words = "key 3; settle",
+         .boxes = "web=A",
+         .state = "settled",
+         .quarantine = "A/release"},
+        {.name = "the tag moves on",
+         .plan = PORTS,
+         .before = "push A; settle; push X",
+         .words = "push B; settle",
+         .boxes = "web=B",
+         .state = "settled",
+         .quarantine = "X"},
+        {.name = "the first one crashes: there is no way back",
+         .plan = PORTS,
+         .words = "push X; push B",
+         .boxes = "web=B web.previous=X-",
+         .state = "committed",
+         .quarantine = ""},
+    };
+
+    check_courses(courses, ELEMENTS(courses));
+}
+
+/* ---- Struck at each request ------------------------------------------------------------------ */
+
+/* What must come out of it whatever strikes once, at whichever request. */
+typedef struct Story {
+    const char *name, *plan, *before, *words;
+    const char *after; /* then: a person looks, the time passes */
+    const char *boxes, *state, *quarantine;
+    bool no_gap; /* something runs at every moment, but for a power cut */
+} Story;
+
+static bool anything_runs(const World *w)
+{
+    for (size_t i = 0; i < w->n_boxes; i++)
+        if (w->boxes[i].state == BOX_RUNNING)
+            return true;
+    return false;
+}
+
+static void describe(char *text, size_t size, const Story *story, Strike strike, unsigned at)
+{
+    (void)snprintf(text, size, "%s, %s request %u", story->name, strike_names[strike], at);
+}
+
+/* False when there were fewer requests than that. */
+static bool check_struck(const Story *story, Strike strike, unsigned at)
+{
+    auto_(world_freep) World *w = world_new(story->plan, strstr(story->plan, JOB) != NULL);
+    auto_free char *boxes = NULL, *state = NULL, *quarantine = NULL;
+    char name[256];
+
+    describe(name, sizeof(name), story, strike, at);
+    world_do(w, story->before);
+    w->trace.size = w->n_requests = 0;
+    w->strike = strike;
+    w->strike_at = at;
+    world_do(w, story->words);
+    if (!w->struck)
+        return false;
+    if (story->no_gap && !anything_runs(w))
+        fail_msg("%s: nothing runs; the engine was told\n%s", name, buf_str(&w->trace));
+    if (w->killed) {
+        world_restart(w, strike == STRIKE_REBOOT);
+        (void)world_run(w);
+    }
+    world_do(w, story->after);
+    boxes = world_boxes(w);
+    state = recorded_state(w);
+    quarantine = world_quarantine(w);
+    if (!streq(boxes, story->boxes) || !streq(state, story->state) ||
+        !streq(quarantine, story->quarantine))
+        fail_msg("%s: in the end there is \"%s\", %s, quarantined \"%s\": %s\nthe engine was "
+                 "told\n%s",
+                 name, boxes, state, quarantine, error_text(&w->error), buf_str(&w->trace));
+    return true;
+}
+
+static void check_stories(const Story *stories, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        for (Strike strike = STRIKE_NONE + 1; strike < STRIKE_MAX; strike++) {
+            unsigned at = 1;
+
+            while (check_struck(&stories[i], strike, at))
+                at++;
+            assert_true(at > 2); /* it was struck, and not only once */
+        }
+}
+
+static void whatever_strikes_once_the_wanted_one_serves_alone_in_the_end(void **state)
+{
+    static const Story stories[] = {
+        {.name = "the first one",
+         .plan = PORTS,
+         .before = "look",
+         .words = "push A",
+         .after = "look; retry; settle; look",
+         .boxes = "web=A",
+         .state = "settled",
+         .quarantine = ""},
+        {.name = "stop first",
+         .plan = PORTS,
+         .before = "push A; settle",
+         .words = "push B",
+         .after = "look; retry; settle; look",
+         .boxes = "web=B",
+         .state = "settled",
+         .quarantine = ""},
+        {.name = "start first",
+         .plan = "",
+         .before = "push A; settle",
+         .words = "push B",
+         .after = "look; retry; settle; look",
+         .boxes = "web=B",
+         .state = "settled",
+         .quarantine = "",
+         .no_gap = true},
+        {.name = "a bad one",
+         .plan = PORTS,
+         .before = "push A; settle",
+         .words = "push X",
+         .after = "look; settle; look",
+         .boxes = "web=A",
+         .state = "rolled-back",
+         .quarantine = "X"},
+        {.name = "settling",
+         .plan = PORTS,
+         .before = "push A; settle; push B",
+         .words = "settle",
+         .after = "settle; look",
+         .boxes = "web=B",
+         .state = "settled",
+         .quarantine = ""},
+    };
+
+    check_stories(stories, ELEMENTS(stories));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(forward_one_after_the_other_and_side_by_side),
+        cmocka_unit_test(back_to_what_ran),
+        cmocka_unit_test(whatever_strikes_once_the_wanted_one_serves_alone_in_the_end),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
