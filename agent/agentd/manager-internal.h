@@ -9,6 +9,7 @@
 #include "agent/agentd/notify.h"
 #include "agent/agentd/reconcile.h"
 #include "agent/agentd/state.h"
+#include "agent/base/backoff.h"
 #include "agent/io/bus.h"
 #include "agent/io/loop.h"
 #include "agent/resource/resource.h"
@@ -42,6 +43,7 @@ struct Manager {
     Plan *candidate_plan;
     Timer *check_again;  /* crawlerd did not get to judge the candidate */
     Timer *accept_again; /* the candidate could not be recorded */
+    Backoff candidate_backoff;
 
     Generation generation; /* in force */
     char *refused_sha256;  /* of the plan that was refused last: it is not judged again ... */

@@ -11,7 +11,7 @@
 #include "agent/base/time.h"
 #include "agent/io/json.h"
 
-#define ACCEPT_AGAIN_USEC      (30 * SECOND)
+#define AGAIN_ACCURACY_USEC    (250 * MSEC)
 #define CRAWLERD_NAME          "crawlerd"
 #define CRAWL_CHECK_TIMEOUT    (10 * SECOND)
 #define CRAWL_CHECK_OUTPUT_MAX (256U << 10)
@@ -61,25 +61,20 @@ static void refuse_with(Manager *m, const char *sha256, const FieldErrors *error
         refuse(m, sha256, list);
 }
 
-static void refuse_text(Manager *m, const char *sha256, const char *text)
-{
-    json_auto_t *list = json_pack("[s]", text);
-
-    if (list)
-        refuse(m, sha256, list);
-}
-
 /* --- In force -------------------------------------------------------------------------------- */
 
+/* `plan` may be NULL: none. */
 static int use_endpoints(Manager *m, const Plan *plan, Error *err)
 {
-    auto_free HttpEndpoint *endpoints = calloc(plan->endpoints.n + 1, sizeof(*endpoints));
+    auto_free HttpEndpoint *endpoints = NULL;
     size_t n = 0;
 
+    endpoints = calloc((plan ? plan->endpoints.n : 0) + 1, sizeof(*endpoints));
     if (!endpoints)
         return error_oom(err);
-    PLAN_FOREACH (PlanEndpoint, endpoint, plan->endpoints)
-        endpoints[n++] = (HttpEndpoint){endpoint->host, endpoint->base_url};
+    if (plan)
+        PLAN_FOREACH (PlanEndpoint, endpoint, plan->endpoints)
+            endpoints[n++] = (HttpEndpoint){endpoint->host, endpoint->base_url};
     return http_client_set_endpoints(m->http, endpoints, n, err);
 }
 
@@ -90,6 +85,26 @@ static void drop_candidate(Manager *m)
     m->accept_again = timer_free(m->accept_again);
     m->candidate_plan = plan_free(m->candidate_plan);
     generation_done(&m->candidate);
+    m->candidate_backoff =
+        (Backoff){.base_usec = RECONCILE_BACKOFF_BASE_USEC, .cap_usec = RECONCILE_BACKOFF_CAP_USEC};
+}
+
+/* Arms `*timer`, which is made when it is first needed. True: this is the first time. */
+static bool candidate_again(Manager *m, Timer **timer, TimerHandler handler)
+{
+    bool first = !*timer;
+
+    if (first && timer_new(m->event, handler, m, timer) < 0)
+        return false;
+    (void)timer_set(*timer, backoff_next(&m->candidate_backoff, 0), AGAIN_ACCURACY_USEC);
+    return first;
+}
+
+/* It is refused, and goes. */
+static void refuse_candidate(Manager *m, json_t *errors)
+{
+    refuse(m, m->candidate.sha256, errors);
+    drop_candidate(m);
 }
 
 static void accept_candidate(void *userdata);
@@ -97,12 +112,7 @@ static void accept_candidate(void *userdata);
 /* The disk is full, or so: what is in force goes on, and the new plan comes when it can be kept. */
 static void accept_later(Manager *m, Error *err)
 {
-    bool first = !m->accept_again;
-
-    if (first && timer_new(m->event, accept_candidate, m, &m->accept_again) < 0)
-        return;
-    (void)timer_set(m->accept_again, ACCEPT_AGAIN_USEC, SECOND);
-    if (first)
+    if (candidate_again(m, &m->accept_again, accept_candidate))
         manager_event(m, LOG_LEVEL_ERROR, "resource-failed", NULL,
                       "the new plan cannot be recorded: %s; generation %ju stays in force until "
                       "it can",
@@ -129,7 +139,10 @@ static void accept_candidate(void *userdata)
         return;
     r = use_endpoints(m, m->candidate_plan, &err);
     if (r < 0) {
-        refuse_text(m, m->candidate.sha256, error_text(&err));
+        json_auto_t *list = json_pack("[s]", error_text(&err));
+
+        if (list)
+            refuse_candidate(m, list);
         return;
     }
     crash_point("plan.before-record");
@@ -141,6 +154,7 @@ static void accept_candidate(void *userdata)
     if (r >= 0)
         r = reconciler_set_plan(m->reconciler, m->candidate_plan, m->candidate.number, &err);
     if (r < 0) {
+        (void)!use_endpoints(m, m->context.plan, NULL); /* it stays in force: so do its peers */
         accept_later(m, &err);
         return;
     }
@@ -162,19 +176,14 @@ static void accept_candidate(void *userdata)
 
 static void check_crawl_again(void *userdata);
 
-/* It was too slow, or was killed: that says nothing about the plan. */
-static void check_crawl_later(Manager *m, bool timed_out)
+/* It was too slow, was killed or not even begun: that says nothing about the plan. */
+static void check_crawl_later(Manager *m, const char *why)
 {
-    bool first = !m->check_again;
-
-    if (first && timer_new(m->event, check_crawl_again, m, &m->check_again) < 0)
-        return;
-    (void)timer_set(m->check_again, ACCEPT_AGAIN_USEC, SECOND);
-    if (first)
+    if (candidate_again(m, &m->check_again, check_crawl_again))
         manager_event(m, LOG_LEVEL_WARNING, "resource-failed", NULL,
                       "the crawl part of the new plan could not be checked (" CRAWLERD_NAME
                       " validate %s); trying again, generation %ju stays in force until then",
-                      timed_out ? "took too long" : "was killed", (uintmax_t)m->generation.number);
+                      why, (uintmax_t)m->generation.number);
 }
 
 static void on_crawl_checked(int status, bool timed_out, const Buf *output, void *userdata)
@@ -188,7 +197,7 @@ static void on_crawl_checked(int status, bool timed_out, const Buf *output, void
     (void)json_parse_quiet(output->data ? output->data : "", output->size, &reply);
     m->crawl_check = child_free(m->crawl_check);
     if (timed_out || !WIFEXITED(status)) {
-        check_crawl_later(m, timed_out);
+        check_crawl_later(m, timed_out ? "took too long" : "was killed");
         return;
     }
     m->check_again = timer_free(m->check_again);
@@ -215,7 +224,7 @@ static void on_crawl_checked(int status, bool timed_out, const Buf *output, void
     if (json_array_size(list) == 0)
         (void)json_array_append_new(
             list, json_string("crawl: " CRAWLERD_NAME " validate refused it without a reason"));
-    refuse(m, m->candidate.sha256, list);
+    refuse_candidate(m, list);
 }
 
 static int check_crawl(Manager *m, Error *err)
@@ -242,7 +251,7 @@ static void check_crawl_again(void *userdata)
     auto_error Error err = {0};
 
     if (m->candidate_plan && !m->crawl_check && check_crawl(m, &err) < 0)
-        check_crawl_later(m, /* timed_out= */ false);
+        check_crawl_later(m, error_text(&err));
 }
 
 /* --- A document ------------------------------------------------------------------------------- */
@@ -260,20 +269,21 @@ static void judge(Manager *m, const char *text, size_t size, const char *sha256,
         r = plan_check_identity(m->candidate_plan, is_replaced, &errors);
     if (r < 0) {
         refuse_with(m, sha256, &errors);
+        drop_candidate(m);
         return;
     }
     m->candidate = (Generation){
         .sha256 = strdup(sha256), .document = strndup(text, size), .source = strdup(source)};
-    if (!m->candidate.sha256 || !m->candidate.document || !m->candidate.source)
+    if (!m->candidate.sha256 || !m->candidate.document || !m->candidate.source) {
+        drop_candidate(m);
         return;
+    }
     if (!m->candidate_plan->crawl) {
         accept_candidate(m);
         return;
     }
-    if (check_crawl(m, &err) < 0) {
-        log_failure(LOG_LEVEL_WARNING, NULL, &err, "the crawl part of the plan was not checked");
-        accept_candidate(m);
-    }
+    if (check_crawl(m, &err) < 0)
+        check_crawl_later(m, error_text(&err));
 }
 
 static void on_plan_removed(Manager *m, const CloudSnapshot *snapshot)

@@ -310,6 +310,9 @@ int gce_parse_root(const char *data, size_t size, CloudState **ret, char **ret_r
                          "metadata: no instance or no project in the answer");
     if (read_state(root, state, &raw_path) < 0)
         return error_oom(err);
+    /* State is kept by it: without one nobody could say whose this is. */
+    if (str_is_empty(state->identity.instance_id))
+        return error_set(err, -EBADMSG, ERROR_CORRUPT, "metadata: no instance id in the answer");
 
     *ret = take_ptr(state);
     *ret_raw_path = take_ptr(raw_path);

@@ -62,6 +62,25 @@ def test_what_it_leaves_in_the_background_ends_with_it_and_is_told(shared):
     assert vm.out("systemctl is-active mervis-script-behind || true") == "inactive"
 
 
+def test_one_whose_end_cannot_be_recorded_keeps_its_unit_and_never_runs_anew(shared):
+    """A directory where its stamp goes stands for a disk that takes no more."""
+    vm = shared.vm
+    stamp = f"/var/lib/mervis-agent/scripts/{vm.status()['vm']['id']}/unstamped"
+    vm.sh(f"mkdir -p {stamp}/full")
+    shared.put(scripts=[script("unstamped")])
+    vm.explain("the failure", lambda: message(vm, "unstamped"))
+    before = vm.out("systemctl show -p InvocationID --value mervis-script-unstamped")
+    for _ in range(3):
+        vm.sh("agentctl apply")
+        stays("its one run", lambda: runs(vm, "unstamped") == "1", 0.5)
+    assert vm.out("systemctl show -p ActiveState -p SubState --value mervis-script-unstamped").split() == ["active", "exited"]
+    vm.sh(f"rm -r {stamp}; agentctl apply")
+    shared.settle()
+    assert runs(vm, "unstamped") == "1", "its end was found, not its text run again"
+    assert json.loads(vm.out(f"cat {stamp}"))["invocation_id"] == before
+    wait_for("its unit to go", lambda: vm.out("systemctl is-active mervis-script-unstamped", check=False) == "inactive", 10)
+
+
 def test_one_runs_again_when_its_text_changed_and_only_where_the_plan_says_change(shared):
     vm = shared.vm
     shared.put_and_settle(scripts=[script("a-once"), script("a-change", when="change")])

@@ -2,6 +2,7 @@
 #include "tests/unit/cloud-fixture.h"
 
 #include "agent/base/file.h"
+#include "agent/cloud/cloud-gce.h"
 
 /* --- The watch ------------------------------------------------------------------------------ */
 
@@ -155,6 +156,28 @@ static void a_recorded_tree_is_read(void **state)
     assert_false(w.spot);
     assert_int_equal(w.source, CLOUD_PLAN_NONE);
     assert_null(w.plan);
+}
+
+/* State is kept by instance: half an answer must not look like another machine. */
+static void an_answer_without_an_instance_id_is_none(void **state)
+{
+    static const char *const roots[] = {
+        "{\"instance\":{\"name\":\"a\"},\"project\":{}}",
+        "{\"instance\":{\"id\":\"\"},\"project\":{}}",
+        "{\"instance\":{\"id\":null},\"project\":{}}",
+    };
+
+    for (size_t i = 0; i < ELEMENTS(roots); i++) {
+        auto_(cloud_state_unrefp) CloudState *answer = NULL;
+        auto_free char *raw_path = NULL;
+        auto_error Error error = {0};
+
+        assert_int_equal(gce_parse_root(roots[i], strlen(roots[i]), &answer, &raw_path, &error),
+                         -EBADMSG);
+        assert_int_equal(error.kind, ERROR_CORRUPT);
+        assert_contains(error_text(&error), "no instance id");
+        assert_null(answer);
+    }
 }
 
 static void a_change_arrives_by_the_long_poll(void **state)
@@ -779,7 +802,7 @@ static void a_cloud_that_goes_takes_its_work_along(void **state)
     cloud_op_free(a.op);
 }
 
-TEST_MAIN(TEST(the_first_snapshot_says_who_we_are),
+TEST_MAIN(TEST(the_first_snapshot_says_who_we_are), TEST(an_answer_without_an_instance_id_is_none),
           TEST(the_script_that_installs_the_package_is_no_old_one), TEST(a_recorded_tree_is_read),
           TEST(a_change_arrives_by_the_long_poll), TEST(a_pending_preemption_is_seen_at_start),
           TEST(a_change_of_something_else_is_none),

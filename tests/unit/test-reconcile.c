@@ -223,8 +223,9 @@ static void end_later(Fake *fake, int code)
     end(fake->at_work, code);
 }
 
-/* Turns the loop until the fake is at work, and says how that ends. A retry has full jitter, so that
- * it may come at once as well as in a second: a test that counts tries ends each of them itself. */
+/* Turns the loop until the fake is at work, and says how that ends. A retry has full jitter, so
+ * that it may come at once as well as in a second: a test that counts tries ends each of them
+ * itself. */
 static void end_next(Fixture *f, Fake *fake, int code)
 {
     uint64_t until = now_boottime_usec() + MINUTE;
@@ -369,6 +370,31 @@ static void what_leaves_is_removed_before_what_comes_and_a_failed_removal_is_rep
     assert_int_equal(fakes[1].applied, 1);
 }
 
+static void what_leaves_at_once_does_not_speak_for_what_leaves_later(void **state)
+{
+    Fixture *f = *state;
+    Fake *slow;
+
+    declare_fake(0, "c-at-once");
+    slow = declare_fake(1, "c-later");
+    declare_fake(2, "c-at-once-too");
+    set_plan(f);
+    turn(f, 0);
+    assert_int_equal(f->left, 1);
+    for (size_t i = 0; i < 3; i++)
+        fakes[i].declared = false;
+    slow->later = true;
+    set_plan(f);
+    turn(f, 0);
+    assert_int_equal(fakes[0].removed + fakes[1].removed + fakes[2].removed, 3);
+    assert_int_equal(f->left,
+                     1); /* recorded now, a kill would leave the slow one behind for ever */
+    assert_true(reconciler_is_leaving(f->reconciler));
+    end_later(slow, 0);
+    assert_int_equal(f->left, 2);
+    assert_false(reconciler_is_leaving(f->reconciler));
+}
+
 static void one_that_comes_back_while_it_leaves_is_not_there_twice(void **state)
 {
     Fixture *f = *state;
@@ -462,6 +488,7 @@ TEST_MAIN(TEST(stages_come_one_after_the_other_and_a_second_pass_does_nothing),
           TEST(a_failure_is_tried_again_by_its_own_timer_and_told_once),
           TEST(what_waits_for_a_person_is_not_tried_again),
           TEST(what_leaves_is_removed_before_what_comes_and_a_failed_removal_is_repeated),
+          TEST(what_leaves_at_once_does_not_speak_for_what_leaves_later),
           TEST(one_that_comes_back_while_it_leaves_is_not_there_twice),
           TEST(what_an_earlier_plan_had_is_undone_after_a_restart),
           TEST(a_dry_run_says_what_would_change_and_does_nothing),

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which plan is in force while its crawl part is judged by another program, and while the machine goes down."""
+
+import os
+import shutil
+
+import pytest
+
+from rig.process import stays, wait_for
+
+
+def file_of(machine):
+    return machine.root / "etc" / "said"
+
+
+def plan(machine, text, **more):
+    """A plan whose one effect is a file."""
+    return machine.make_plan(containers=[], secrets=[], system={"files": [
+        {"path": "/etc/said", "content": text}]}, **more)
+
+
+def generation(machine):
+    return machine.status()["plan"]["generation"]
+
+
+def events(machine):
+    return " | ".join(event["text"] for event in machine.status()["events"])
+
+
+def wait_said(machine, text):
+    wait_for(f"the plan that says {text}", lambda: file_of(machine).read_text() == text, 40)
+
+
+def wait_refused(machine, text):
+    refused = wait_for("the refusal", lambda: machine.status()["plan"]["refused"], 30)
+    assert text in str(refused["errors"])
+
+
+@pytest.fixture
+def judged(machine):
+    """A machine whose crawlerd validate does what a file of ours says; agentd runs what is beside it."""
+    programs = machine.dir / "bin"
+    programs.mkdir()
+    shutil.copy2(machine.program("agentd"), programs / "agentd")
+    judge = programs / "crawlerd"
+    judge.write_text(f"#!/bin/sh\ncat >/dev/null\n. {programs}/judge\n")
+    judge.chmod(0o755)
+    machine.agentd.argv[0] = str(programs / "agentd")
+
+    def says(line):
+        (programs / "judge.new").write_text(line + "\n")
+        os.rename(programs / "judge.new", programs / "judge")
+    machine.judge = says
+    return machine
+
+
+def test_a_refused_crawl_then_a_good_one_then_another_plan(machine):
+    """Each candidate goes as it came: nothing of a refused one is left, and nothing is used after it was freed."""
+    machine.put_plan(plan(machine, "first"))
+    machine.start(machine.agentd)
+    wait_said(machine, "first")
+    bad = machine.crawl(jobs=[{"name": "x", "recipe": "no-such-recipe", "symbols": ["A"], "interval": "1d", "every": "1m"}])
+    machine.put_plan(plan(machine, "bad", crawl=bad))
+    wait_refused(machine, "no-such-recipe")
+    assert generation(machine) == 1 and file_of(machine).read_text() == "first"
+    machine.put_plan(plan(machine, "good", crawl=machine.crawl()))
+    wait_said(machine, "good")
+    wait_for("the end of the refusal", lambda: machine.status()["plan"]["refused"] is None, 10)
+    assert generation(machine) == 2
+    machine.put_plan(plan(machine, "bad", crawl=bad))
+    wait_refused(machine, "no-such-recipe")
+    # Replaced while it is judged: the last one counts.
+    for number in range(6):
+        machine.put_plan(plan(machine, f"number {number}", crawl=machine.crawl()))
+    machine.put_plan(plan(machine, "last"))
+    wait_said(machine, "last")
+    wait_for("nothing refused", lambda: machine.status()["plan"]["refused"] is None, 10)
+    assert machine.agentd.stop() == 0
+
+
+def test_a_judge_that_was_killed_is_asked_again_and_nothing_is_refused(judged):
+    judged.put_plan(plan(judged, "first"))
+    judged.start(judged.agentd)
+    wait_said(judged, "first")
+    judged.judge("kill -9 $$")
+    judged.put_plan(plan(judged, "second", crawl=judged.crawl()))
+    wait_for("the trouble to be told", lambda: "validate was killed" in events(judged), 20)
+    assert judged.status()["plan"]["refused"] is None and generation(judged) == 1
+    assert file_of(judged).read_text() == "first"
+    # What replaces it is not held up by it.
+    judged.put_plan(plan(judged, "third"))
+    wait_said(judged, "third")
+    judged.put_plan(plan(judged, "second", crawl=judged.crawl()))
+    wait_for("another try", lambda: events(judged).count("validate was killed") == 2, 20)
+    judged.judge("echo '{\"errors\": []}'")
+    wait_said(judged, "second")
+    assert generation(judged) == 3
+
+
+@pytest.mark.full  # its limit is 10 s
+def test_a_judge_that_is_slow_is_asked_again_and_nothing_is_refused(judged):
+    judged.put_plan(plan(judged, "first"))
+    judged.start(judged.agentd)
+    wait_said(judged, "first")
+    judged.judge("sleep 100")
+    judged.put_plan(plan(judged, "second", crawl=judged.crawl()))
+    wait_for("the trouble to be told", lambda: "validate took too long" in events(judged), 30)
+    assert judged.status()["plan"]["refused"] is None and generation(judged) == 1
+    judged.judge("exit 0")
+    wait_said(judged, "second")
+
+
+def test_no_plan_is_taken_while_the_machine_drains_and_the_next_start_takes_it(machine):
+    machine.put_plan(plan(machine, "first"))
+    machine.start(machine.agentd)
+    wait_said(machine, "first")
+    machine.cloud.set_metadata("instance/preempted", "TRUE")
+    wait_for("the drain", lambda: machine.status()["state"] == "stopping", 20)
+    machine.put_plan(plan(machine, "second"))
+    machine.put_plan("{ this is no plan")
+    machine.put_plan(plan(machine, "third"))
+    stays("the first plan", lambda: generation(machine) == 1 and file_of(machine).read_text() == "first" and
+          machine.status()["plan"]["refused"] is None, 3)
+    assert machine.agentd.stop() == 0
+    machine.cloud.set_metadata("instance/preempted", "FALSE")
+    machine.start(machine.agentd)
+    wait_said(machine, "third")
+
+
+def test_half_an_answer_about_who_we_are_forgets_nothing(machine):
+    machine.put_plan(plan(machine, "first"))
+    machine.start(machine.agentd)
+    wait_said(machine, "first")
+    machine.agentd.stop()
+    machine.cloud.drop_metadata("instance/id")
+    machine.start(machine.agentd)
+    trouble = wait_for("the trouble to be told", lambda: machine.status()["vm"]["message"], 30)
+    assert "no instance id" in trouble
+    assert generation(machine) == 1
+    machine.cloud.set_metadata("instance/id", "8000000000000000008")
+    wait_for("another machine", lambda: "a copy of another" in events(machine), 30)
+    machine.cloud.drop_metadata("instance/id")
+    machine.put_plan(plan(machine, "second"))
+    stays("what is known", lambda: events(machine).count("a copy of another") == 1, 2)
