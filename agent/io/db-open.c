@@ -19,8 +19,13 @@
  * is not worth a slow start, and damage beyond what was checked is still found when it is read. */
 #define CHECK_LIMIT_USEC  (500 * MSEC)
 #define CHECK_STEPS       10000
-/* KiB. The default is 2,000; what one transaction touches is far less. */
+/* KiB. The default is 2,000; what one transaction touches is far less. Of DB_BULK: what a document
+ * writes is still there when it is read again; db_checkpoint() lets it go. */
 #define CACHE_KIB         256
+#define CACHE_BULK_KIB    2048
+/* A block of rows is five pages of 4 KiB or three of these, and each page costs calls of its own.
+ */
+#define PAGE_BULK         8192
 /* Kept on disk after a checkpoint; a larger WAL is cut to it. */
 #define WAL_KEEP_BYTES    (1 << 20)
 
@@ -85,17 +90,22 @@ static int set_pragmas(Db *db, unsigned flags, Error *err)
     char sql[256];
     int r;
 
+    /* Debian's library would overwrite what is deleted with zeros, which go through the log as
+     * well. No secret is ever in a database of ours. */
     (void)snprintf(sql, sizeof(sql),
                    "PRAGMA cache_size = -%d; PRAGMA mmap_size = 0; PRAGMA temp_store = MEMORY;"
-                   "PRAGMA foreign_keys = ON; PRAGMA journal_size_limit = %d;",
-                   CACHE_KIB, WAL_KEEP_BYTES);
+                   "PRAGMA foreign_keys = ON; PRAGMA journal_size_limit = %d;"
+                   "PRAGMA secure_delete = OFF;",
+                   flags & DB_BULK ? CACHE_BULK_KIB : CACHE_KIB, WAL_KEEP_BYTES);
     r = db_exec_as(db, "configure", sql, err);
     if (r < 0 || (flags & DB_READ_ONLY))
         return r;
 
     /* Takes effect only while the file is empty, so before WAL writes its first page. */
-    if (flags & DB_INCREMENTAL_VACUUM) {
-        r = db_exec_as(db, "configure", "PRAGMA auto_vacuum = INCREMENTAL;", err);
+    if (flags & DB_BULK) {
+        (void)snprintf(sql, sizeof(sql), "PRAGMA page_size = %d; PRAGMA auto_vacuum = INCREMENTAL;",
+                       PAGE_BULK);
+        r = db_exec_as(db, "configure", sql, err);
         if (r < 0)
             return r;
     }

@@ -145,6 +145,7 @@ int db_checkpoint(Db *db, Error *err)
     assert(db);
 
     code = sqlite3_wal_checkpoint_v2(db->handle, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+    (void)sqlite3_db_release_memory(db->handle);
     return code == SQLITE_OK ? 0 : db_fail(db, code, "checkpoint", err);
 }
 

@@ -16,7 +16,8 @@ typedef struct DbStmt DbStmt;
 typedef enum DbFlags {
     DB_FULL_SYNC = 1 << 0, /* synchronous=FULL: a commit survives a power cut; else NORMAL */
     DB_READ_ONLY = 1 << 1, /* never creates or migrates */
-    DB_INCREMENTAL_VACUUM = 1 << 2,
+    DB_BULK =
+        1 << 2, /* much comes and goes: larger pages and cache, free pages can be given back */
 } DbFlags;
 
 /* migrations[i] brings a database of user_version i to i + 1, in one transaction. A database that
@@ -44,6 +45,7 @@ void db_rollback(Db *db);
 void db_rollbackp(Db **db); /* auto_(db_rollbackp) Db *transaction = db; */
 int64_t db_last_id(const Db *db);
 int64_t db_changes(const Db *db);
+/* Writes the log back into the database, and lets the page cache go. */
 int db_checkpoint(Db *db, Error *err) must_check;
 /* Bytes of the database file and its WAL. */
 int db_size(const Db *db, uint64_t *ret);

@@ -8,7 +8,7 @@
 #include "crawler/spool/spool-private.h"
 
 #define KEEP_BROKEN    2
-#define FREE_PAGES_MAX 4096 /* of 4 KiB */
+#define FREE_PAGES_MAX 2048 /* of 8 KiB */
 #define DISK_LOOK_USEC SECOND
 
 /* clang-format off */
@@ -46,7 +46,7 @@ int spool_open(const char *path, const SpoolLimits *limits, Spool **ret, char **
 {
     auto_(spool_closep) Spool *spool = calloc(1, sizeof(*spool));
     auto_free char *aside = NULL;
-    unsigned flags = DB_FULL_SYNC | DB_INCREMENTAL_VACUUM;
+    unsigned flags = DB_FULL_SYNC | DB_BULK;
     int r;
 
     if (!spool)

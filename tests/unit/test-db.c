@@ -137,7 +137,7 @@ static void a_new_database_is_for_its_owner_alone(void **state)
 {
     auto_test_dir char *dir = test_dir_new();
     auto_free char *path = path_join(dir, "a.db"), *wal = path_join(dir, "a.db-wal");
-    auto_(db_closep) Db *db = open_at(dir, "a.db", 1, DB_FULL_SYNC | DB_INCREMENTAL_VACUUM);
+    auto_(db_closep) Db *db = open_at(dir, "a.db", 1, DB_FULL_SYNC | DB_BULK);
     struct stat st;
 
     assert_int_equal(stat(path, &st), 0);
@@ -146,6 +146,8 @@ static void a_new_database_is_for_its_owner_alone(void **state)
     assert_int_equal(st.st_mode & 07777, 0600);
     assert_int_equal(count(db, "PRAGMA synchronous"), 2);
     assert_int_equal(count(db, "PRAGMA auto_vacuum"), 2);
+    assert_int_equal(count(db, "PRAGMA page_size"), 8192);
+    assert_int_equal(count(db, "PRAGMA secure_delete"), 0);
 }
 
 static void a_missing_directory_is_named(void **state)
