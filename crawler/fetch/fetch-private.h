@@ -52,6 +52,7 @@ struct Run {
     int64_t began_wall_usec;
     uint64_t rounds;
     uint64_t failed; /* symbols of this round */
+    uint64_t cut;    /* symbols whose range goes on in the next round: max_pages were read */
 };
 
 struct Task {

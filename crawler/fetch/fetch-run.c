@@ -25,12 +25,14 @@ static int task_begin(Fetcher *f, Task *task, Error *err)
     if (r < 0)
         return r;
     if (*run->range) {
+        if (r > 0 && !task->cursor.done)
+            recipe_resume(run->job->recipe, &query, &task->cursor);
         if (r > 0 && task->cursor.done)
             return 0; /* read before the restart */
         if (r == 0)
             r = recipe_begin(run->job->recipe, &query, run->from_usec, run->to_usec, &task->cursor,
                              err);
-    } else if (r == 0 || task->cursor.done || task->cursor.pages == 0) {
+    } else {
         r = recipe_poll(run->job->recipe, &query, run->job->backfill_usec, &task->cursor, err);
     }
     return r < 0 ? r : 1;
@@ -136,9 +138,10 @@ static bool advance_task(Fetcher *f, Task *task, uint64_t *wait)
 
     if (r >= 0)
         return r > 0;
-    if (r == -EALREADY) /* nothing to ask: the range was read already */
+    if (r == -EALREADY) { /* nothing to ask: the range was read already, or for now */
+        task->run->cut += !task->cursor.done;
         symbol_done(task);
-    else
+    } else
         symbol_failed(f, task, error_text(&err), err.remedy);
     task_free(f, task);
     return true;
@@ -188,7 +191,7 @@ void run_start(Run *run)
     run->active = true;
     run->position = run->done = 0;
     run->n_retries = 0;
-    run->failed = 0;
+    run->failed = run->cut = 0;
     run->began_usec = now_boottime_usec();
     run->began_wall_usec = (int64_t)now_realtime_usec();
 }
@@ -208,6 +211,11 @@ static void run_ended(Fetcher *f, Run *run)
     run->rounds++;
     if (run->failed == 0)
         job_message(f, run, NULL, NULL);
+    /* What is asked for once is read to its end. */
+    if (run->cut > 0 && run->failed == 0 && (*run->range || f->config.once)) {
+        run_start(run);
+        return;
+    }
     if (*run->range) {
         auto_free char *name = str_printf("backfill:%s", run->job->name);
 

@@ -256,7 +256,7 @@ static void look_for_blocked_egress(Fetcher *f, Source *source, const HttpRespon
 
 static FetchFailure failure_of_result(const FetchResult *result, long status)
 {
-    FetchFailure failure = fetch_failure_of_status(status);
+    FetchFailure failure = result->nothing ? FETCH_WELL : fetch_failure_of_status(status);
 
     if (failure != FETCH_WELL)
         return failure;

@@ -58,6 +58,7 @@ typedef struct FetchResult {
     FetchVerdict verdict;
     ErrorKind kind;
     uint64_t retry_after_usec;
+    bool nothing; /* taken, whatever the status: the source's way of saying that there is nothing */
     char message[256];
 } FetchResult;
 

@@ -219,6 +219,25 @@ int recipe_begin(const Recipe *recipe, const RecipeQuery *query, int64_t from_us
     return 0;
 }
 
+void recipe_resume(const Recipe *recipe, const RecipeQuery *query, Cursor *cursor)
+{
+    const RecipeInterval *interval = recipe_interval(recipe, query->interval);
+    int64_t reach;
+
+    /* Not 0, which would be a range that was not begun. */
+    cursor->pages = recipe->paging.max_pages > 1 ? 1 : 0;
+    if (!interval || interval->lookback_usec == 0)
+        return;
+    /* What the source has forgotten meanwhile it would refuse, and go on refusing. */
+    reach = query->now_usec - (int64_t)interval->lookback_usec;
+    if (recipe->paging.by == RECIPE_PAGING_RANGE && cursor->at_usec != CURSOR_NEVER)
+        cursor->at_usec = MIN_OF(MAX_OF(cursor->at_usec, reach), cursor->to_usec);
+    cursor->from_usec = MIN_OF(MAX_OF(cursor->from_usec, reach), cursor->to_usec);
+    cursor->done = (recipe->paging.by == RECIPE_PAGING_RANGE && cursor->at_usec != CURSOR_NEVER
+                        ? cursor->at_usec
+                        : cursor->from_usec) >= cursor->to_usec;
+}
+
 int recipe_poll(const Recipe *recipe, const RecipeQuery *query, uint64_t backfill_usec,
                 Cursor *cursor, Error *err)
 {
@@ -227,8 +246,11 @@ int recipe_poll(const Recipe *recipe, const RecipeQuery *query, uint64_t backfil
 
     if (!interval)
         return unknown_interval(recipe, query->interval, err);
-    if (!cursor->done && cursor->pages > 0)
-        return 0;
+    if (!cursor->done && cursor->pages > 0) {
+        recipe_resume(recipe, query, cursor);
+        if (!cursor->done)
+            return 0;
+    }
     if (cursor->newest_final_usec != CURSOR_NEVER)
         from_usec = cursor->newest_final_usec -
                     (int64_t)(recipe->overlap * interval_usec(&interval->parsed));
@@ -319,7 +341,7 @@ int recipe_next(const Recipe *recipe, const RecipeQuery *query, const Cursor *cu
 
     page_window(recipe, interval, cursor, &f.from_usec, &f.to_usec);
     f.interval = interval->value ? interval->value : interval->key;
-    f.page = recipe->paging.first + cursor->pages;
+    f.page = cursor->page > 0 ? cursor->page : recipe->paging.first;
     f.count = page_count(recipe, interval, f.from_usec,
                          recipe->paging.by == RECIPE_PAGING_COUNT ? query->now_usec : f.to_usec);
     r = fill(
@@ -375,7 +397,7 @@ int recipe_advance(const Recipe *recipe, const RecipeQuery *query, const RecipeP
         cursor->done = backward_is_done(cursor, page);
         if (page->oldest_usec != CURSOR_NEVER)
             cursor->at_usec = page->oldest_usec;
-        cursor->page = (uint32_t)recipe->paging.first + cursor->pages;
+        cursor->page = (cursor->page > 0 ? cursor->page : (uint32_t)recipe->paging.first) + 1;
         break;
     case RECIPE_PAGING_NONE:
     case RECIPE_PAGING_COUNT:
@@ -383,8 +405,6 @@ int recipe_advance(const Recipe *recipe, const RecipeQuery *query, const RecipeP
         cursor->done = true;
         break;
     }
-    if (cursor->pages >= recipe->paging.max_pages)
-        cursor->done = true;
 
     cursor->pending_final_usec = MAX_OF(cursor->pending_final_usec, page->newest_final_usec);
     /* Forward, all before a page is read; backward, only when the range is. */

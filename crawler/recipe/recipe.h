@@ -175,6 +175,8 @@ typedef struct RecipeRule {
     int kind;       /* ErrorKind of an error rule */
     char *means;    /* in our words: "no such symbol" */
     uint64_t retry_after_usec;
+    bool nothing; /* of an error: the source has nothing for this range, and crawling goes on past
+                     it */
 
     RecipePath *path_compiled, *message_compiled;
     RecipePath *absent_compiled[RECIPE_ABSENT_MAX];
@@ -206,7 +208,7 @@ typedef struct RecipeRequestPart {
 typedef struct RecipePagingPart {
     int by;             /* RecipePaging */
     uint64_t size;      /* bars a request asks for: {count} */
-    uint64_t max_pages; /* of one range: a stop for sources that repeat themselves */
+    uint64_t max_pages; /* at a time: the range goes on at the next poll */
     uint64_t first;     /* number of the first page */
     uint64_t slack; /* COUNT: more bars than the arithmetic says (holidays err to the safe side) */
     char *more;     /* PAGE: present while there are further pages (json path, XPath) */
@@ -321,7 +323,10 @@ int recipe_begin(const Recipe *recipe, const RecipeQuery *query, int64_t from_us
  * when nothing was taken yet) until now. A range that was begun and is not done goes on. */
 int recipe_poll(const Recipe *recipe, const RecipeQuery *query, uint64_t backfill_usec,
                 Cursor *cursor, Error *err) must_check;
-/* The next request of the range: 1, or 0 when the cursor is done. */
+/* Goes on with a range that was begun and is not done, after a restart or after max_pages: with a
+ * new allowance of pages, and past what the source's look-back has lost meanwhile. */
+void recipe_resume(const Recipe *recipe, const RecipeQuery *query, Cursor *cursor);
+/* The next request of the range: 1, or 0 when the cursor is done or max_pages are read. */
 int recipe_next(const Recipe *recipe, const RecipeQuery *query, const Cursor *cursor,
                 RecipeRequest *ret, Error *err) must_check;
 /* Moves the cursor past the page that `request` gave. Returns 1 when more is to be read, 0 when the

@@ -316,6 +316,79 @@ static void a_source_that_repeats_a_page_is_left(void **state)
     assert_int_equal(recipe_advance(recipe, &query, &page, &cursor), 0);
 }
 
+/* A recipe of minutes, two pages at a time; `paging` has its own words. */
+static Recipe *of_two_pages(const char *paging, const char *interval)
+{
+    auto_free char *text = str_printf(
+        "{\"name\":\"t\",\"hosts\":[\"a.example\"],\"format\":\"json\",\"root\":\"array\","
+        "\"request\":{\"url\":\"https://a.example/{symbol}?p={page}&f={from:s}&t={to:s}\"},"
+        "\"intervals\":{\"1m\":{%s}},\"paging\":{%s,\"max_pages\":2},"
+        "\"tables\":[{\"kind\":\"bar\",\"rows\":\"[]\",\"columns\":{\"symbol\":{\"request\":"
+        "\"symbol\"},\"interval\":{\"const\":\"1m\"},\"tz\":{\"const\":\"UTC\"},\"ts\":{\"path\":"
+        "\"t\",\"type\":\"epoch-s\"},"
+        "\"close\":{\"path\":\"c\"}}}]}",
+        interval, paging);
+    auto_error Error err = {0};
+    Recipe *recipe = NULL;
+
+    assert_non_null(text);
+    assert_ok(recipe_compile(text, strlen(text), "t.json", &recipe, NULL, &err), &err);
+    return recipe;
+}
+
+static void after_max_pages_the_range_goes_on_at_the_next_poll(void **state)
+{
+    auto_(recipe_freep) Recipe *recipe = of_two_pages("\"by\":\"page\",\"first\":1", "");
+    RecipeQuery query = {
+        .symbol = "A", .interval = "1m", .now_usec = instant("2026-10-07T00:00:00Z")};
+    RecipePage page = {.n_rows = 10, .more_known = true, .more = true};
+    auto_error Error err = {0};
+    Cursor cursor = CURSOR_INIT;
+
+    assert_ok(
+        recipe_begin(recipe, &query, instant("2026-10-06T00:00:00Z"), INT64_MAX, &cursor, &err),
+        &err);
+    page.newest_final_usec = query.now_usec - (int64_t)MINUTE;
+    for (int i = 1; i <= 2; i++) {
+        page.oldest_usec = query.now_usec - i * 10 * (int64_t)MINUTE;
+        assert_int_equal(recipe_advance(recipe, &query, &page, &cursor), 1);
+    }
+    /* Enough for now, and what is behind it is not taken for read. */
+    assert_null(next_url(recipe, &query, &cursor));
+    assert_false(cursor.done);
+    assert_int_equal(cursor.newest_final_usec, CURSOR_NEVER);
+
+    assert_ok(recipe_poll(recipe, &query, 0, &cursor, &err), &err);
+    assert_url(recipe, &query, &cursor, "https://a.example/A?p=3&f=1791244800&t=1791331200");
+    page.oldest_usec = instant("2026-10-06T00:00:00Z");
+    assert_int_equal(recipe_advance(recipe, &query, &page, &cursor), 0);
+    assert_int_equal(cursor.newest_final_usec, query.now_usec - (int64_t)MINUTE);
+}
+
+static void a_range_that_slept_goes_on_where_the_source_still_reaches(void **state)
+{
+    auto_(recipe_freep) Recipe *recipe =
+        of_two_pages("\"by\":\"range\"", "\"lookback\":\"10d\",\"span\":\"1d\"");
+    RecipeQuery query = {
+        .symbol = "A", .interval = "1m", .now_usec = instant("2026-10-07T00:00:00Z")};
+    RecipePage page = {.newest_final_usec = CURSOR_NEVER};
+    auto_error Error err = {0};
+    Cursor cursor = CURSOR_INIT;
+
+    assert_ok(recipe_begin(recipe, &query, CURSOR_NEVER, INT64_MAX, &cursor, &err), &err);
+    assert_int_equal(recipe_advance(recipe, &query, &page, &cursor), 1);
+    assert_int_equal(cursor.at_usec, query.now_usec - 9 * DAY_);
+
+    query.now_usec += 5 * DAY_;
+    assert_ok(recipe_poll(recipe, &query, 0, &cursor, &err), &err);
+    assert_int_equal(cursor.at_usec, query.now_usec - 10 * DAY_);
+    /* So long that nothing of it can be had: a new range. */
+    query.now_usec += 20 * DAY_;
+    assert_ok(recipe_poll(recipe, &query, 3 * DAY, &cursor, &err), &err);
+    assert_int_equal(cursor.from_usec, query.now_usec - 3 * DAY_);
+    assert_int_equal(cursor.to_usec, query.now_usec);
+}
+
 static void binance_windows_hold_a_thousand_bars(void **state)
 {
     auto_(recipe_freep) Recipe *recipe = built_in("binance-klines");
@@ -441,6 +514,8 @@ int main(void)
         cmocka_unit_test(upbit_is_read_backward_and_counts_only_when_done),
         cmocka_unit_test(a_source_that_repeats_a_page_is_left),
         cmocka_unit_test(binance_windows_hold_a_thousand_bars),
+        cmocka_unit_test(after_max_pages_the_range_goes_on_at_the_next_poll),
+        cmocka_unit_test(a_range_that_slept_goes_on_where_the_source_still_reaches),
         cmocka_unit_test(naver_counts_back_from_today_and_pages_from_one),
         cmocka_unit_test(ecb_is_asked_for_the_smallest_file_that_reaches),
         cmocka_unit_test(dates_in_a_url_are_of_the_source),
