@@ -198,6 +198,10 @@ void intake_document(Intake *intake, const FetchDocument *document, bool live, C
         hold(intake, &err, ret);
         return;
     }
+    if (outcome.verdict == EXTRACT_SOURCE_ERROR && outcome.nothing) {
+        outcome.verdict = EXTRACT_EMPTY;
+        ret->nothing = true;
+    }
     switch (outcome.verdict) {
     case EXTRACT_ROWS:
     case EXTRACT_EMPTY:

@@ -225,6 +225,8 @@ static int report(const ExtractOutcome *outcome, const RowSet *rows)
     switch (outcome->verdict) {
     case EXTRACT_ROWS:
         r = print_rows(rows);
+        if (rows->n > 0 && !rows->rows[0].symbol)
+            (void)fputs("the reply does not say its symbol: --symbol SYMBOL does\n", stderr);
         (void)fprintf(stderr, "%zu rows, %zu dead, %zu dropped\n", rows->n, rows->n_dead,
                       outcome->dropped);
         return r;

@@ -240,6 +240,7 @@ static int try_errors(Document *doc, long status, const char *body, size_t size,
             ret->verdict = EXTRACT_SOURCE_ERROR;
             ret->kind = (ErrorKind)rule->kind;
             ret->retry_after_usec = rule->retry_after_usec;
+            ret->nothing = rule->nothing;
             return 1;
         }
         if (r < 0)
@@ -287,7 +288,10 @@ static const char *missing_table(const Document *doc)
 
         any |= doc->tables[i].seen;
         if (!doc->tables[i].seen && (!table->optional || !missing))
-            missing = table->arrays ? table->arrays : table->rows ? table->rows : "row";
+            missing = table->holder   ? table->holder
+                      : table->arrays ? table->arrays
+                      : table->rows   ? table->rows
+                                      : "row";
         if (!doc->tables[i].seen && !table->optional)
             return missing;
     }

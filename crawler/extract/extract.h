@@ -34,8 +34,9 @@ typedef struct ExtractOutcome {
     ErrorKind kind;            /* of EXTRACT_SOURCE_ERROR */
     char *text;                /* the source's words, or the reason of a refusal; never NULL then */
     uint64_t retry_after_usec; /* 0: the source named none in its body */
-    RecipePage page;           /* for recipe_advance() */
-    size_t dropped;            /* rows without any price (gaps), not dead */
+    bool nothing;    /* an error that says no more than that there is nothing: read on past it */
+    RecipePage page; /* for recipe_advance() */
+    size_t dropped;  /* rows without any price (gaps), not dead */
 } ExtractOutcome;
 
 /* Once, before recipes are compiled: lends libxml2 and the fixups to the compiler. */

@@ -68,6 +68,27 @@ static bool yahoo_is_closing_print(const YahooNow *now, const Row *last)
            amount_equal(&last->high, &last->low) && amount_equal(&last->high, &last->close);
 }
 
+/* The first row of a new day, week or month, as the source will stamp it once it has more of it. */
+static void yahoo_open_of(const YahooNow *now, const Interval *interval, Row *last)
+{
+    int32_t date = last->trade_date;
+    int year;
+    unsigned month, day;
+
+    if (interval->count != 1 || interval->unit == INTERVAL_DAY) {
+        last->ts_usec = now->start * (int64_t)SECOND;
+        return;
+    }
+    if (interval->unit == INTERVAL_WEEK) {
+        date -= ((date + 3) % 7 + 7) % 7;
+    } else {
+        civil_from_days(date, &year, &month, &day);
+        date -= (int32_t)day - 1;
+    }
+    last->trade_date = date;
+    last->ts_usec = zone_to_utc(now->zone, (int64_t)date * 86400) * (int64_t)SECOND;
+}
+
 /* Today's bar comes as one more row, stamped with the last trade and not with the bar's open; often
  * the bar itself stands before it. It becomes that bar: its open instant, the newer values. */
 static void yahoo_merge_live(RowsContext *context, const YahooNow *now, const Interval *interval)
@@ -112,7 +133,7 @@ static void yahoo_merge_live(RowsContext *context, const YahooNow *now, const In
         rows_remove(context, set->n - 1);
         context->dropped++;
     } else if (now->has_session && now->session_date == last->trade_date)
-        last->ts_usec = now->start * (int64_t)SECOND;
+        yahoo_open_of(now, interval, last);
 }
 
 /* A bar of the session that was on when the reply was made is not final, however late it is read.
@@ -233,35 +254,42 @@ static int yahoo_live(RowsContext *context)
 /* --- Naver ---------------------------------------------------------------------------------------
  */
 
-static bool row_is_newest(const RowsContext *context, const Row *row)
+/* No pause of the market was longer: Chuseok or the New Year between two weekends. */
+#define NAVER_LONGEST_PAUSE_DAYS 12
+
+static int64_t newest_ts(const RowsContext *context)
 {
+    int64_t newest = INT64_MIN;
+
     for (size_t i = context->first; i < context->set->n; i++)
-        if (context->set->rows[i].ts_usec > row->ts_usec)
-            return false;
-    return true;
+        newest = MAX_OF(newest, context->set->rows[i].ts_usec);
+    return newest;
 }
 
 /* Since the alternative venue opened, the close of the last trading day is overwritten by
  * after-hours trades while open, high, low and volume stay those of the regular session. So a bar
- * is final when the next trading day has come (a Friday's on Monday), and a close outside of [low,
- * high] tells that it is of both sessions; it is never clamped. */
+ * is final when the next trading day has come, which a later bar proves; no list of holidays is
+ * asked, as none knows next year's. The last bar of a share that is traded no more is final after
+ * the longest pause. A close outside of [low, high] tells that it is of both sessions; it is never
+ * clamped. */
 static int naver_after_hours(RowsContext *context)
 {
     RowSet *set = context->set;
     const Zone *zone = NULL;
+    int64_t newest;
     int32_t today;
 
     if (set->n == context->first || !set->rows[context->first].tz ||
         zone_get(set->rows[context->first].tz, &zone, NULL) < 0)
         return 1;
     today = zone_date(zone, context->request->now_usec);
+    newest = newest_ts(context);
     for (size_t i = context->first; i < set->n; i++) {
         Row *row = &set->rows[i];
-        int32_t next = row->trade_date + 1;
+        bool is_newest = row->ts_usec == newest;
 
-        while (((next + 3) % 7 + 7) % 7 >= 5) /* Saturday, Sunday */
-            next++;
-        if (today < next)
+        if (today <= row->trade_date ||
+            (is_newest && today < row->trade_date + NAVER_LONGEST_PAUSE_DAYS))
             row->is_final = false;
         if (row->close.present && row->high.present && row->low.present &&
             (amount_compare(&row->close, &row->high) > 0 ||
@@ -271,7 +299,7 @@ static int naver_after_hours(RowsContext *context)
             continue;
         /* Of the newest bar it is proof, whenever the reply is read; old ones, adjusted for splits,
          * may be odd by a won, and will not change any more. */
-        if (row_is_newest(context, row))
+        if (is_newest)
             row->is_final = false;
     }
     return 1;

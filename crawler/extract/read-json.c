@@ -275,7 +275,8 @@ static int visit(Reader *r, const Target *target, JsonToken token, bool *ret_tak
     case TARGET_ROW:
         return 1; /* walk() has begun it */
     case TARGET_HOLDER:
-        table->seen |= token != JSON_TOKEN_NULL;
+        /* The empty shell of parallel arrays may be a null, too. */
+        table->seen |= token != JSON_TOKEN_NULL || table->arrays;
         return 1;
     case TARGET_COLUMN:
         cell = document_cell(r->doc, target->table, (RowField)target->field);

@@ -514,6 +514,19 @@ static bool any_array(const TableBuilder *b)
     return false;
 }
 
+/* Arrays without the one that says when: a source's way of saying that there is nothing, as long as
+ * there is nothing in them. */
+static int check_timeless(TableBuilder *b)
+{
+    for (size_t f = 0; f < ROW_FIELD_MAX; f++)
+        for (size_t i = 0; i < b->cells->columns[f].n; i++)
+            if (cell_is_there(&b->cells->columns[f].items[i]))
+                return document_refuse(b->doc, "%s has values, and there is no ts to them",
+                                       recipe_column_names[f]);
+    b->cells->n_rows = 0;
+    return 1;
+}
+
 /* Parallel arrays must be of one length. */
 static int check_arrays(TableBuilder *b)
 {
@@ -521,6 +534,8 @@ static int check_arrays(TableBuilder *b)
 
     if (!any_array(b))
         return 1; /* the holder alone: a reply without rows */
+    if (!ts->seen)
+        return check_timeless(b);
     b->cells->n_rows = ts->n;
     FOREACH_ITEM (RecipeColumn, column, b->recipe->columns) {
         const CellColumn *cells = &b->cells->columns[column->field];
@@ -533,8 +548,9 @@ static int check_arrays(TableBuilder *b)
     return 1;
 }
 
-/* Counts that run over the day: each row gets what was added since the row before. The first row of
- * the document is known only where counting begins (`time`); elsewhere it goes. */
+/* Counts that run over the day: each row gets what was added since the row before. Of the first row
+ * of the document that is known only where counting begins (`time`): elsewhere it is not whole, and
+ * one that was not asked for, a lead for the next one, goes. */
 static void spread_cumulative(TableBuilder *b, const AmountColumn *column, size_t first)
 {
     RowSet *set = b->context->set;
@@ -551,8 +567,12 @@ static void spread_cumulative(TableBuilder *b, const AmountColumn *column, size_
                 *amount = AMOUNT_ABSENT;
         } else if (i == first &&
                    zone_second_of_day(b->zone, set->rows[i].ts_usec) > column->recipe->time_sec) {
-            rows_remove(b->context, i);
-            b->context->dropped++;
+            *amount = AMOUNT_ABSENT;
+            set->rows[i].is_final = false;
+            if (set->rows[i].ts_usec < b->doc->request->from_usec) {
+                rows_remove(b->context, i);
+                b->context->dropped++;
+            }
         }
     }
 }
@@ -683,18 +703,30 @@ int rows_build(RowsContext *context)
     return 1;
 }
 
+/* The first of the month that comes `count` months after that day's. */
+static int64_t months_after(int64_t days, unsigned count)
+{
+    int year;
+    unsigned month, day;
+
+    civil_from_days(days, &year, &month, &day);
+    month += count - 1;
+    return days_from_civil(year + (int)(month / 12), month % 12 + 1, 1);
+}
+
 int64_t row_end_usec(const Recipe *recipe, const Row *row)
 {
     const Zone *zone = NULL;
     Interval interval;
     int32_t end = row->trade_date;
-    int year;
-    unsigned month, day;
 
     if (interval_parse(row->interval, &interval) < 0)
         return INT64_MAX;
-    if (interval_is_intraday(&interval) || recipe->final == RECIPE_FINAL_INTERVAL)
+    if (interval_is_intraday(&interval) ||
+        (recipe->final == RECIPE_FINAL_INTERVAL && interval.unit != INTERVAL_MONTH))
         return row->ts_usec + (int64_t)interval_usec(&interval);
+    if (recipe->final == RECIPE_FINAL_INTERVAL)
+        return months_after(row->ts_usec / (int64_t)DAY, interval.count) * (int64_t)DAY;
     if (!row->tz || zone_get(row->tz, &zone, NULL) < 0)
         return INT64_MAX;
     switch (interval.unit) {
@@ -705,10 +737,7 @@ int64_t row_end_usec(const Recipe *recipe, const Row *row)
         end += 7 * (int32_t)interval.count - ((end + 3) % 7 + 7) % 7;
         break;
     default:
-        civil_from_days(end, &year, &month, &day);
-        month += interval.count - 1;
-        year += (int)(month / 12);
-        end = (int32_t)days_from_civil(year, month % 12 + 1, 1);
+        end = (int32_t)months_after(end, interval.count);
         break;
     }
     return zone_to_utc(zone, (int64_t)end * 86400) * (int64_t)SECOND;

@@ -179,6 +179,8 @@ static const Field rule_fields[] = {
     FIELD_STRING("means", RecipeRule, means, NULL, 1, 256, 0, NULL, "in our words"),
     FIELD_DURATION("retry_after", RecipeRule, retry_after_usec, "0s", 0, 7 * DAY,
                    "how long to stay away at least"),
+    FIELD_BOOL("nothing", RecipeRule, nothing, "false",
+               "of an error: the source has nothing for what was asked, and crawling goes on past it"),
     {0},
 };
 

@@ -307,16 +307,28 @@ static void naver_is_final_on_the_next_trading_day(void **state)
     const char *evening = "<protocol><chartdata symbol=\"005930\" timeframe=\"day\"><item "
                           "data=\"20261002|10|12|9|13|5\"/>"
                           "</chartdata></protocol>";
+    const char *with_monday =
+        "<protocol><chartdata symbol=\"005930\" timeframe=\"day\"><item "
+        "data=\"20261002|10|12|9|11|5\"/><item data=\"20261005|11|11|11|11|1\"/>"
+        "</chartdata></protocol>";
     ExtractRequest request = later;
-    auto_reply Reply saturday, monday, after_hours;
+    auto_reply Reply saturday, holiday, monday, long_after, after_hours;
 
     request.now_usec = instant("2026-10-03T03:00:00Z");
     run("naver-day", &request, friday, 200, &saturday);
     assert_false(saturday.rows.rows[0].is_final);
-    request.now_usec = instant("2026-10-04T15:00:00Z"); /* Monday 00:00 in Seoul */
-    run("naver-day", &request, friday, 200, &monday);
+    /* A Monday without trade looks like this, whether or not anybody's list has it. */
+    request.now_usec = instant("2026-10-05T03:00:00Z");
+    run("naver-day", &request, friday, 200, &holiday);
+    assert_false(holiday.rows.rows[0].is_final);
+    run("naver-day", &request, with_monday, 200, &monday);
     assert_true(monday.rows.rows[0].is_final);
     assert_int_equal(monday.rows.rows[0].session, SESSION_REGULAR);
+    assert_false(monday.rows.rows[1].is_final);
+    /* A share that is traded no more. */
+    request.now_usec = instant("2026-10-14T03:00:00Z");
+    run("naver-day", &request, friday, 200, &long_after);
+    assert_true(long_after.rows.rows[0].is_final);
     run("naver-day", &later, evening, 200, &after_hours);
     assert_false(after_hours.rows.rows[0].is_final);
     assert_int_equal(after_hours.rows.rows[0].session, SESSION_COMBINED);

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/unit/test.h"
+
+#include <string.h>
+#include <time.h>
+
+#include "agent/base/str.h"
+#include "agent/base/time.h"
+#include "crawler/extract/extract.h"
+#include "crawler/model/bar.h"
+#include "crawler/model/zone.h"
+#include "crawler/recipe/recipe.h"
+
+/* What the built-in sources may send beside what was recorded: each variant with its verdict, and
+ * words that its rows (or its message) must have. */
+
+typedef struct Variant {
+    const char *name, *recipe, *symbol, *interval, *now;
+    long status;
+    const char *body;
+    ExtractVerdict verdict;
+    ErrorKind kind;       /* of errors */
+    const char *words[4]; /* in the rows as NDJSON, else in the text */
+    size_t rows, dead;
+} Variant;
+
+/* clang-format off */
+#define META(more) \
+    "\"meta\":{\"currency\":\"USD\",\"symbol\":\"T\",\"exchangeName\":\"NMS\",\"exchangeTimezoneName\":\"America/New_York\"" more "}"
+#define CHART(result) "{\"chart\":{\"result\":[{" result "}],\"error\":null}}"
+#define WEEK_LIVE ",\"dataGranularity\":\"1wk\",\"regularMarketTime\":1727879400," \
+    "\"currentTradingPeriod\":{\"regular\":{\"start\":1727875800,\"end\":1727899200}}"
+#define FCHART(frame, items) \
+    "\n\n<?xml version=\"1.0\" encoding=\"EUC-KR\" ?><protocol><chartdata symbol=\"005930\" name=\"x\" timeframe=\"" frame "\">" \
+    items "</chartdata></protocol>"
+#define CANDLE(more) \
+    "[{\"market\":\"KRW-BTC\",\"candle_date_time_utc\":\"2026-02-01T00:00:00\",\"opening_price\":1.4E-7,\"high_price\":2,\"low_price\":1," \
+    "\"trade_price\":1.5,\"candle_acc_trade_price\":3.25,\"candle_acc_trade_volume\":1.0E-8" more "}]"
+#define ECB(cubes) \
+    "<gesmes:Envelope xmlns:gesmes=\"http://www.gesmes.org/xml/2002-08-01\" xmlns=\"http://www.ecb.int/vocabulary/2002-08-01/eurofxref\">" \
+    "<Cube><Cube time='2026-04-13'>" cubes "</Cube></Cube></gesmes:Envelope>"
+#define STOOQ "Date,Open,High,Low,Close,Volume\r\n"
+
+static const Variant variants[] = {
+    /* Yahoo: nothing in the range, in its several ways. */
+    {"no timestamps, nothing in the quote", "yahoo-chart", .status = 200, .verdict = EXTRACT_EMPTY,
+     .body = CHART(META("") ",\"indicators\":{\"quote\":[{}]}")},
+    {"no timestamps, a quote that is null", "yahoo-chart", .status = 200, .verdict = EXTRACT_EMPTY,
+     .body = CHART(META("") ",\"indicators\":{\"quote\":[null]}")},
+    {"no timestamps, nulls in the quote", "yahoo-chart", .status = 200, .verdict = EXTRACT_EMPTY,
+     .body = CHART(META("") ",\"indicators\":{\"quote\":[{\"open\":[null],\"high\":[null],\"low\":[null],\"close\":[null],\"volume\":[null]}]}")},
+    {"prices without timestamps", "yahoo-chart", .status = 200, .verdict = EXTRACT_REFUSED,
+     .body = CHART(META("") ",\"indicators\":{\"quote\":[{\"close\":[1.5]}]}"), .words = {"close has values, and there is no ts"}},
+    {"empty arrays", "yahoo-chart", .status = 200, .verdict = EXTRACT_EMPTY,
+     .body = CHART(META("") ",\"timestamp\":[],\"indicators\":{\"quote\":[{\"open\":[],\"high\":[],\"low\":[],\"close\":[],\"volume\":[]}]}")},
+    {"a range before the listing", "yahoo-chart", .status = 400, .verdict = EXTRACT_SOURCE_ERROR, .kind = ERROR_INVALID,
+     .body = "{\"chart\":{\"result\":null,\"error\":{\"code\":\"Bad Request\",\"description\":\"Data doesn't exist for startDate = 1, endDate = 2\"}}}",
+     .words = {"there are no bars of that time"}},
+    {"429 as JSON under another status", "yahoo-chart", .status = 200, .verdict = EXTRACT_SOURCE_ERROR, .kind = ERROR_THROTTLED,
+     .body = "{\"finance\":{\"result\":null,\"error\":{\"code\":\"Too Many Requests\",\"description\":\"Rate limited\"}}}"},
+    /* Yahoo: rows. */
+    {"head last, values before", "yahoo-chart", .status = 200, .verdict = EXTRACT_ROWS, .rows = 1,
+     .body = "{\"chart\":{\"error\":null,\"result\":[{\"indicators\":{\"quote\":[{\"close\":[7.889999824692495E-6]}]},\"timestamp\":[1577975400],"
+             META("") "}]}}", .words = {"\"close\":\"0.00000789\"", "\"trade_date\":\"2020-01-02\""}},
+    {"no currency", "yahoo-chart", .status = 200, .verdict = EXTRACT_ROWS, .rows = 1,
+     .body = CHART("\"meta\":{\"currency\":null,\"symbol\":\"^T\",\"exchangeTimezoneName\":\"Asia/Seoul\"},\"timestamp\":[1577975400],"
+                   "\"indicators\":{\"quote\":[{\"close\":[1]}]}"), .words = {"\"currency\":null", "\"trade_date\":\"2020-01-02\""}},
+    {"the first live row of a week", "yahoo-chart", .interval = "1wk", .now = "2024-10-02T14:31:00Z", .status = 200,
+     .verdict = EXTRACT_ROWS, .rows = 2,
+     .body = CHART(META(WEEK_LIVE) ",\"timestamp\":[1727064000,1727879400],\"indicators\":{\"quote\":[{\"close\":[1,2]}]}"),
+     .words = {"\"ts\":\"2024-09-30T04:00:00Z\",\"trade_date\":\"2024-09-30\"", "\"close\":\"2\"", "\"is_final\":false"}},
+    /* Naver. */
+    {"minutes from the middle of a day", "naver-day", .interval = "1m", .status = 200, .verdict = EXTRACT_ROWS, .rows = 2,
+     .body = FCHART("minute", "<item data=\"202608141000|null|null|null|10|700\"/><item data=\"202608141001|null|null|null|11|750\"/>"),
+     .words = {"\"close\":\"10\",\"volume\":null", "\"close\":\"11\",\"volume\":\"50\"", "\"is_final\":false"}},
+    {"minutes from the opening on", "naver-day", .interval = "1m", .status = 200, .verdict = EXTRACT_ROWS, .rows = 1,
+     .body = FCHART("minute", "<item data=\"202608140900|null|null|null|10|700\"/>"), .words = {"\"close\":\"10\",\"volume\":\"700\""}},
+    {"a halted day and a day of nothing", "naver-day", .status = 200, .verdict = EXTRACT_ROWS, .rows = 1,
+     .body = FCHART("day", "<item data=\"20260812|0|0|0|274500|0\"/><item data=\"20260813|||||\"/>"),
+     .words = {"\"open\":null,\"high\":null,\"low\":null,\"close\":\"274500\",\"volume\":\"0\""}},
+    /* Upbit. */
+    {"candles of another unit", "upbit-candles", .interval = "1m", .status = 200, .verdict = EXTRACT_REFUSED, .body = CANDLE(",\"unit\":3"),
+     .words = {"the reply's interval is \"3m\", asked was \"1m\""}},
+    {"an hour is sixty minutes", "upbit-candles", .interval = "1h", .status = 200, .verdict = EXTRACT_ROWS, .rows = 1, .body = CANDLE(",\"unit\":60"),
+     .words = {"\"interval\":\"1h\"", "\"open\":\"0.00000014\"", "\"volume\":\"0.00000001\""}},
+    {"the last hours of February", "upbit-candles", .interval = "1mo", .now = "2026-02-28T23:59:59Z", .status = 200, .verdict = EXTRACT_ROWS, .rows = 1,
+     .body = CANDLE(""), .words = {"\"is_final\":false"}},
+    {"February is over", "upbit-candles", .interval = "1mo", .now = "2026-03-01T00:00:00Z", .status = 200, .verdict = EXTRACT_ROWS, .rows = 1,
+     .body = CANDLE(""), .words = {"\"is_final\":true"}},
+    {"too many, under a wrong status", "upbit-candles", .status = 200, .verdict = EXTRACT_SOURCE_ERROR, .kind = ERROR_THROTTLED,
+     .body = "{\"error\":{\"name\":\"too_many_requests\",\"message\":\"slow down\"}}", .words = {"slow down"}},
+    /* Binance. */
+    {"trouble with a code", "binance-klines", .status = 503, .verdict = EXTRACT_SOURCE_ERROR, .kind = ERROR_TEMPORARY,
+     .body = "{\"code\":-1001,\"msg\":\"Internal error; unable to process your request.\"}"},
+    {"a kline cut off", "binance-klines", .symbol = "BTCUSDT", .status = 200, .verdict = EXTRACT_ROWS, .dead = 1,
+     .body = "[[1785542400000,\"1\",\"2\"]]"},
+    {"microseconds", "binance-klines", .symbol = "BTCUSDT", .status = 200, .verdict = EXTRACT_REFUSED,
+     .body = "[[1785542400000000,\"1\",\"2\",\"1\",\"1\",\"1\"],[1785542460000000,\"1\",\"2\",\"1\",\"1\",\"1\"]]", .words = {"is the unit right?"}},
+    {"a young quote currency", "binance-klines", .symbol = "XRPUSD1", .status = 200, .verdict = EXTRACT_ROWS, .rows = 1,
+     .body = "[[1785542400000,\"1e-8\",\"2\",\"1\",\"1\",\"1\"]]", .words = {"\"currency\":\"USD1\"", "\"open\":\"0.00000001\""}},
+    /* The ECB. */
+    {"a currency without a rate", "ecb-fx", .symbol = "*", .status = 200, .verdict = EXTRACT_ROWS, .rows = 1,
+     .body = ECB("<Cube currency='BGN' rate='N/A'/><Cube currency='TRL' rate=''/><Cube currency='USD' rate='1.1684'/>"),
+     .words = {"\"symbol\":\"EURUSD\"", "\"ts\":\"2026-04-13T14:00:00Z\""}},
+    {"nothing but a dead currency", "ecb-fx", .symbol = "EURBGN", .status = 200, .verdict = EXTRACT_EMPTY,
+     .body = ECB("<Cube currency='BGN' rate='N/A'/>")},
+    /* Stooq. */
+    {"a byte order mark, short rows, blank lines", "stooq-day", .symbol = "aapl.us", .status = 200, .verdict = EXTRACT_ROWS, .rows = 2,
+     .body = "\xef\xbb\xbf" STOOQ "2026-10-07,1.5,2,1,1.7,9100614.971493712345678\r\n2026-10-08,1\r\n\r\n",
+     .words = {"\"volume\":\"9100614.971493712345678\"", "\"open\":\"1\",\"high\":null,\"low\":null,\"close\":null"}},
+    {"a price below zero", "stooq-day", .symbol = "cl.f", .status = 200, .verdict = EXTRACT_ROWS, .rows = 1,
+     .body = STOOQ "2020-04-20,17.73,17.85,-40.32,-37.63,1\n", .words = {"\"low\":\"-40.32\",\"close\":\"-37.63\""}},
+    {"a heading and nothing else", "stooq-day", .symbol = "x", .status = 200, .verdict = EXTRACT_EMPTY, .body = STOOQ},
+    {"no heading", "stooq-day", .symbol = "x", .status = 200, .verdict = EXTRACT_REFUSED, .body = "2026-10-07,1,2,1,1,1\n"},
+    {"a decimal that does not fit", "stooq-day", .symbol = "x", .status = 200, .verdict = EXTRACT_ROWS, .rows = 1, .dead = 1,
+     .body = STOOQ "2026-10-07,1.00000000001,2,1,1,1\n2026-10-08,1,2,1,1,1\n"},
+};
+/* clang-format on */
+
+static void check(const Variant *v)
+{
+    ExtractRequest request = {.symbol = v->symbol,
+                              .interval = v->interval,
+                              .from_usec = CURSOR_NEVER,
+                              .to_usec = INT64_MAX,
+                              .now_usec = INT64_C(1795000000000000)}; /* 2026-11-18 */
+    auto_(recipe_freep) Recipe *recipe = NULL;
+    auto_extract_outcome ExtractOutcome outcome = {0};
+    auto_buf Buf lines = BUF_INIT(1 << 20);
+    auto_row_set RowSet rows = {0};
+    auto_error Error err = {0};
+
+    print_message("# TZ=%s %s: %s\n", getenv("TZ"), v->recipe, v->name);
+    if (v->now)
+        assert_int_equal(time_parse_rfc3339(v->now, &request.now_usec), 0);
+    assert_ok(recipe_load(v->recipe, &recipe, &err), &err);
+    assert_ok(extract_run(recipe, &request, v->body, strlen(v->body), v->status, NULL, &rows,
+                          &outcome, &err),
+              &err);
+    assert_string_equal(extract_verdict_name(outcome.verdict), extract_verdict_name(v->verdict));
+    assert_int_equal(rows.n, v->rows);
+    assert_int_equal(rows.n_dead, v->dead);
+    if (v->verdict == EXTRACT_SOURCE_ERROR)
+        assert_int_equal(outcome.kind, v->kind);
+    for (size_t i = 0; i < rows.n; i++)
+        assert_int_equal(row_encode_ndjson(&rows.rows[i], &lines), 0);
+    for (size_t i = 0; i < ELEMENTS(v->words) && v->words[i]; i++)
+        assert_contains(outcome.text ? outcome.text : buf_str(&lines), v->words[i]);
+}
+
+static void each_variant_gives_its_rows_or_its_reason(void **state)
+{
+    static const char *const zones[] = {"UTC", "Pacific/Kiritimati", "America/Los_Angeles"};
+
+    /* The host's own zone is nobody's business. */
+    for (size_t z = 0; z < ELEMENTS(zones); z++) {
+        assert_int_equal(setenv("TZ", zones[z], 1), 0);
+        tzset();
+        for (size_t i = 0; i < ELEMENTS(variants); i++)
+            check(&variants[i]);
+    }
+}
+
+/* A source's "nothing there" that looks like an error must not end a range for ever. */
+static void an_error_that_means_nothing_there_is_read_past(void **state)
+{
+    const ExtractRequest request = {.from_usec = CURSOR_NEVER, .to_usec = INT64_MAX};
+    static const char *const bodies[] = {
+        "{\"chart\":{\"error\":{\"code\":\"Bad Request\",\"description\":\"Data doesn't exist for "
+        "startDate = 1\"}}}",
+        "{\"chart\":{\"error\":{\"code\":\"Bad Request\",\"description\":\"Invalid interval\"}}}",
+    };
+
+    for (size_t i = 0; i < ELEMENTS(bodies); i++) {
+        auto_(recipe_freep) Recipe *recipe = NULL;
+        auto_extract_outcome ExtractOutcome outcome = {0};
+        auto_row_set RowSet rows = {0};
+        auto_error Error err = {0};
+
+        assert_ok(recipe_load("yahoo-chart", &recipe, &err), &err);
+        assert_ok(extract_run(recipe, &request, bodies[i], strlen(bodies[i]), 400,
+                              "application/json", &rows, &outcome, &err),
+                  &err);
+        assert_int_equal(outcome.verdict, EXTRACT_SOURCE_ERROR);
+        assert_int_equal(outcome.nothing, i == 0);
+    }
+}
+
+static int group_setup(void **state)
+{
+    auto_free char *dir =
+        str_printf("%s/crawler/recipe", getenv("srcdir") ? getenv("srcdir") : ".");
+
+    extract_init();
+    return dir ? setenv("MERVIS_RECIPES_DIR", dir, 1) : -1;
+}
+
+static int group_teardown(void **state)
+{
+    zone_forget_all();
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(each_variant_gives_its_rows_or_its_reason),
+        cmocka_unit_test(an_error_that_means_nothing_there_is_read_past),
+    };
+
+    return cmocka_run_group_tests_name("extract-variants", tests, group_setup, group_teardown);
+}
