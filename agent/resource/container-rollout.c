@@ -578,8 +578,9 @@ static void settled(Container *c)
     forget(&c->slot.next);
     if (container_enter(c, ROLLOUT_SETTLED) < 0)
         return;
+    /* One to go back to is always remembered: its image can be pulled again. */
     if (release_trim(context->db, c->plan->name, c->slot.current,
-                     (unsigned)context->plan->images.keep_previous + 1, &err) < 0)
+                     MAX_OF((unsigned)context->plan->images.keep_previous, 1U) + 1, &err) < 0)
         log_failure(LOG_LEVEL_WARNING, NULL, &err, "old releases stay listed");
     container_trim_secrets(c);
     container_finish(c, NULL);

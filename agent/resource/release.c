@@ -253,6 +253,9 @@ int release_previous(Db *db, const char *container, const char *current, Release
     return r <= 0 ? r : release_from_row(stmt, ret, err);
 }
 
+/* Many releases may share a digest (a secret was rotated), and the image cleanup keeps digests: so
+ * each of the last `keep` digests keeps its last proved release, however often the others changed
+ * since. */
 int release_trim(Db *db, const char *container, const char *current, unsigned keep, Error *err)
 {
     return db_run(
@@ -261,7 +264,10 @@ int release_trim(Db *db, const char *container, const char *current, unsigned ke
         "AND id NOT IN (SELECT id FROM release WHERE container = ?1 AND quarantined_at > 0 "
         "  ORDER BY quarantined_at DESC LIMIT ?4) "
         "AND id NOT IN (SELECT id FROM release WHERE container = ?1 AND quarantined_at = 0 AND "
-        "  proved_at > 0 ORDER BY proved_at DESC LIMIT ?3)",
+        "  proved_at > 0 ORDER BY proved_at DESC LIMIT ?3) "
+        "AND id NOT IN (SELECT id FROM (SELECT id, max(proved_at) AS at FROM release "
+        "  WHERE container = ?1 AND quarantined_at = 0 AND proved_at > 0 GROUP BY digest) "
+        "  ORDER BY at DESC LIMIT ?3)",
         err, "ssuu", container, current, (uint64_t)keep, (uint64_t)QUARANTINES_KEPT);
 }
 

@@ -72,7 +72,8 @@ int release_list_quarantined(Db *db, const char *container, json_t **ret, Error 
 /* The release proved last before `current`: what a rollback by hand goes to. 1 found, 0 none. */
 int release_previous(Db *db, const char *container, const char *current, Release **ret, Error *err)
     must_check;
-/* Keeps the rows of `current`, of the last `keep` proved releases and of the latest quarantines. */
+/* Keeps the rows of `current`, of the last `keep` proved releases, of the last proved one of each of
+ * the last `keep` digests, and of the latest quarantines. */
 int release_trim(Db *db, const char *container, const char *current, unsigned keep, Error *err)
     must_check;
 /* The plan that a release was made from. */

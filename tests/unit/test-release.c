@@ -155,6 +155,27 @@ static void trimming_keeps_what_a_rollback_or_a_refusal_needs(void **state)
     assert_false(is_known(f, first) || is_known(f, untried));
 }
 
+static void trimming_keeps_the_former_digest_however_often_a_secret_is_rotated(void **state)
+{
+    Fixture *f = *state;
+    char first[RELEASE_ID_SIZE + 1], former[RELEASE_ID_SIZE + 1], current[RELEASE_ID_SIZE + 1];
+    auto_error Error err = {0};
+
+    store(f, DIGEST_A, "1", true, first);
+    store(f, DIGEST_A, "2", true, former);
+    for (int i = 3; i < 8; i++) {
+        char version[16];
+
+        (void)snprintf(version, sizeof(version), "%d", i);
+        store(f, DIGEST_B, version, true, current);
+        assert_ok(release_trim(f->state.db, "web", current, 2, &err), &err);
+    }
+    assert_true(is_known(f, former) && is_known(f, current));
+    assert_false(is_known(f, first));
+    assert_ok(release_trim(f->state.db, "web", current, 1, &err), &err);
+    assert_false(is_known(f, former));
+}
+
 static void quarantines_do_not_pile_up(void **state)
 {
     Fixture *f = *state;
@@ -216,6 +237,8 @@ TEST_MAIN(cmocka_unit_test_setup_teardown(
                                           teardown),
           cmocka_unit_test_setup_teardown(
               the_way_back_leads_to_the_last_proved_one_that_is_not_quarantined, setup, teardown),
+          cmocka_unit_test_setup_teardown(
+              trimming_keeps_the_former_digest_however_often_a_secret_is_rotated, setup, teardown),
           cmocka_unit_test_setup_teardown(trimming_keeps_what_a_rollback_or_a_refusal_needs, setup,
                                           teardown),
           cmocka_unit_test_setup_teardown(quarantines_do_not_pile_up, setup, teardown),
