@@ -44,7 +44,8 @@ struct Container {
     Plan *want_plan;    /* where an older plan describes it; NULL: the plan in force */
     Release *forced;    /* by `agentctl rollback`: wanted instead of what the plan says */
     RolloutState shown; /* what status says: steps without an effect are not recorded */
-    char *complaint;    /* why the committed release is bad after all; NULL: it is not */
+    Error refusal;   /* why what the tag stands for is not rolled out: told when a look ends well */
+    char *complaint; /* why the committed release is bad after all; NULL: it is not */
 
     RegistryOp *resolve;
     CloudOp *login, *fetch;
@@ -61,6 +62,7 @@ struct Container {
     unsigned renames_refused;
     ContainerStep observed;                /* goes on after the engine was looked at */
     ContainerStep goal_reached, goal_lost; /* and after the switch came to its end */
+    ContainerStep settled;                 /* and when only what serves is left */
     ContainerStep running;                 /* and when what should serve runs */
     ContainerStep secrets_here;            /* and when all values are on this machine */
     ContainerFailure secrets_missing;
@@ -121,6 +123,8 @@ void container_run_current(Container *c, ContainerStep then);
 void container_decide(Container *c);
 int container_load_want(Container *c, const char *id, Error *err) must_check;
 void container_forget_want(Container *c);
+/* The end of a look that changes nothing: well, but for what is refused. */
+void container_stay(Container *c);
 /* Sets `err`: why that release is not rolled out, and what a person can do. */
 void container_explain_quarantine(const Container *c, const Release *bad, Error *err);
 /* What an apply would do, by what is known without asking the registry: 1 and words (free()), or 0.
@@ -150,7 +154,7 @@ void container_go_back(Container *c, const char *reason, const char *remedy);
 /* Back, whatever the plan says. */
 void container_return(Container *c, const char *reason);
 void container_continue_back(Container *c);
-void container_settle(Container *c);
+void container_settle(Container *c, ContainerStep then);
 
 /* container-job.c: a job that was started. */
 void container_resume_job(Container *c);

@@ -161,6 +161,7 @@ static void turn_back(Container *c, const char *reason)
     c->slot.next = take_ptr(c->slot.current);
     c->slot.current = take_ptr(c->slot.previous);
     c->slot.stopped_at = 0;
+    c->slot.deaths = 0;
     c->outage_began = 0;
     if (container_load_want(c, c->slot.next, &err) < 0) {
         container_finish(c, &err);
@@ -189,7 +190,7 @@ static void resume_committed(Container *c)
     if (reason)
         turn_back(c, reason);
     else if (!timer_is_set(c->settle_timer) && view && view->running)
-        container_settle(c);
+        container_settle(c, container_decide);
     else
         keep_running(c);
 }
@@ -246,6 +247,7 @@ void container_resume(Container *c)
     case ROLLOUT_ROLLING_BACK:
         container_continue_back(c);
         return;
+    case ROLLOUT_ROLLED_BACK:
     case ROLLOUT_COMMITTED:
         if (c->plan->mode == PLAN_MODE_JOB)
             container_resume_job(c);
@@ -265,7 +267,6 @@ void container_resume(Container *c)
     case ROLLOUT_NEW:
     case ROLLOUT_RESOLVING:
     case ROLLOUT_SETTLED:
-    case ROLLOUT_ROLLED_BACK:
     case ROLLOUT_WAITING:
         if (c->plan->mode == PLAN_MODE_JOB)
             container_resume_job(c);

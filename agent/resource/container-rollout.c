@@ -537,19 +537,45 @@ static void fail_in_place(Container *c, const char *reason, const char *remedy)
     container_finish(c, &err);
 }
 
+/* 1: with the plan and the secrets of what served, that digest makes c->want: nothing but the
+ * digest changed, so it is what is bad. */
+static int only_digest_changed(const Container *c, const Release *good, Error *err)
+{
+    ResourceContext *context = c->resource->context;
+    auto_(release_freep) Release *same = NULL;
+    auto_(plan_freep) Plan *older = NULL;
+    const Plan *plan = context->plan;
+    const PlanContainer *item;
+    int r;
+
+    if (streq(good->digest, c->want->digest))
+        return 0;
+    if (good->generation != context->generation) {
+        if (release_plan(context->db, good, &older, NULL) < 0)
+            return 0; /* nobody can say */
+        plan = older;
+    }
+    item = plan_container(plan, c->plan->name);
+    if (!item)
+        return 0;
+    r = release_new(plan, item, good->generation, c->want->digest, good->secrets, &same, err);
+    return r < 0 ? r : streq(same->id, c->want->id);
+}
+
 /* c->want, which is slot.next, is condemned. */
 void container_return(Container *c, const char *reason)
 {
     Db *db = c->resource->context->db;
     auto_(release_freep) Release *good = NULL;
     auto_error Error err = {0};
-    int r;
+    int r, digest_is_bad = 0;
 
     /* A bad key must not condemn the image that runs well with the former one. */
     r = release_load(db, c->plan->name, c->slot.current, &good, &err);
+    if (r > 0)
+        digest_is_bad = r = only_digest_changed(c, good, &err);
     if (r >= 0)
-        r = release_quarantine(db, c->plan->name, c->slot.next,
-                               good && !streq(good->digest, c->want->digest), reason, &err);
+        r = release_quarantine(db, c->plan->name, c->slot.next, digest_is_bad, reason, &err);
     if (r < 0) {
         container_finish(c, &err);
         return;
@@ -583,7 +609,7 @@ static void settled(Container *c)
                      MAX_OF((unsigned)context->plan->images.keep_previous, 1U) + 1, &err) < 0)
         log_failure(LOG_LEVEL_WARNING, NULL, &err, "old releases stay listed");
     container_trim_secrets(c);
-    container_finish(c, NULL);
+    c->settled(c);
 }
 
 static void take_others_away(Container *c)
@@ -592,8 +618,9 @@ static void take_others_away(Container *c)
 }
 
 /* What serves is what is wanted, and has been well for long enough: the others go. */
-void container_settle(Container *c)
+void container_settle(Container *c, ContainerStep then)
 {
+    c->settled = then;
     if (str_set(&c->slot.next, c->slot.current) < 0) {
         container_fail(c, -ENOMEM, ERROR_INTERNAL, "out of memory");
         return;

@@ -124,17 +124,23 @@ static RolloutState resting_state(Container *c)
     return ROLLOUT_COMMITTED;
 }
 
+void container_stay(Container *c)
+{
+    container_show(c, c->refusal.code < 0 ? ROLLOUT_ROLLED_BACK : c->slot.state);
+    container_finish(c, &c->refusal);
+}
+
 /* A rollout was begun and given up (the tag moved back): back to rest. */
 static void rest(Container *c, RolloutState state)
 {
     if (state == ROLLOUT_SETTLED) {
-        container_settle(c); /* and what was left of it goes */
+        container_settle(c, container_stay); /* and what was left of it goes */
         return;
     }
     if (state == ROLLOUT_COMMITTED && c->plan->mode == PLAN_MODE_JOB)
         c->slot.run_again |= container_machine_was_rebooted(c);
     if (container_enter(c, state) >= 0)
-        container_finish(c, NULL);
+        container_stay(c);
 }
 
 static void unchanged(Container *c)
@@ -159,10 +165,8 @@ static void unchanged(Container *c)
     else if (c->ends_at_once)
         container_fail(c, -ECHILD, ERROR_TEMPORARY,
                        "it ended right after it was started: a service should stay up");
-    else {
-        container_show(c, state);
-        container_finish(c, NULL);
-    }
+    else
+        container_stay(c);
 }
 
 /* --- It is another -----------------------------------------------------------------------------
@@ -178,19 +182,40 @@ void container_explain_quarantine(const Container *c, const Release *bad, Error 
                                          "secrets make of it",
                     bad->id);
     (void)error_remedy(err, err->code,
-                       "push a corrected image (or secret, or plan), or try it again: "
-                       "sudo agentctl retry %s",
-                       c->plan->name);
+                       "push a corrected image%s, or try it again: sudo agentctl retry %s",
+                       bad->digest_is_bad ? "" : " (or secret, or plan)", c->plan->name);
 }
 
-/* The wanted release is known to be bad: what serves goes on serving, and status says why. */
+/* The wanted release is known to be bad: what serves goes on serving, and settles; status says why.
+ */
 static void refuse(Container *c, const Release *bad)
 {
-    auto_error Error err = {0};
+    RolloutState state = resting_state(c);
 
-    container_explain_quarantine(c, bad, &err);
-    container_show(c, c->slot.current ? ROLLOUT_ROLLED_BACK : ROLLOUT_FAILED);
-    container_finish(c, &err);
+    error_done(&c->refusal);
+    container_explain_quarantine(c, bad, &c->refusal);
+    if (c->plan->mode == PLAN_MODE_SERVICE && state != c->slot.state)
+        rest(c, state);
+    else
+        container_stay(c);
+}
+
+/* A digest that proved bad is not tried again in other surroundings: what the plan and the secrets
+ * changed is followed with the digest that serves. */
+static int avoid_bad_digest(Container *c, const Release *serving, const char **digest, Error *err)
+{
+    auto_(release_freep) Release *bad = NULL;
+    int r;
+
+    if (!serving || streq(serving->digest, *digest))
+        return 0;
+    r = release_load_bad_digest(c->resource->context->db, c->plan->name, *digest, &bad, err);
+    if (r <= 0)
+        return r;
+    error_done(&c->refusal);
+    container_explain_quarantine(c, bad, &c->refusal);
+    *digest = serving->digest;
+    return 0;
 }
 
 /* 1: a person let that digest in, now or before we were interrupted in bringing it in. */
@@ -247,7 +272,9 @@ static int make_want(Container *c, const char *digest, Error *err)
         if (r < 0)
             return r;
     }
-    r = hold_digest(c, serving, &digest, err);
+    r = avoid_bad_digest(c, serving, &digest, err);
+    if (r >= 0)
+        r = hold_digest(c, serving, &digest, err);
     if (r < 0)
         return r;
     container_forget_want(c);
@@ -279,7 +306,7 @@ static void choose(Container *c, const char *digest)
     else if (c->again)
         /* Something moved while we asked: all secrets of a container change together. */
         container_finish(c, NULL);
-    else if (known && known->quarantined_at > 0)
+    else if (known && known->quarantined_at > 0 && c->slot.current)
         refuse(c, known);
     else
         container_bring_in(c);

@@ -76,12 +76,15 @@ void container_finish(Container *c, Error *err)
 
     container_cancel_operations(c);
     container_forget_want(c);
+    /* It is tried again by looking again, not by finding what runs at rest. */
+    c->due |= err && err->code < 0;
     c->again = c->restarting = c->approving = false;
     if (!c->leaving)
         (void)timer_set(c->check_timer, c->plan->update.check_usec,
                         CHECK_ACCURACY(c->plan->update.check_usec));
     c->working = false;
     resource_finish(resource, err);
+    error_done(&c->refusal);
     if (again)
         resource_wants_attention(resource);
 }
@@ -286,6 +289,7 @@ static void container_release_memory(Resource *resource)
     container_forget_want(c);
     release_free(c->forced);
     slot_done(&c->slot);
+    error_done(&c->refusal);
     free(c->complaint);
     free(c);
 }

@@ -190,6 +190,25 @@ int release_quarantine(Db *db, const char *container, const char *id, bool diges
                   err, "usiss", now_realtime_usec(), reason, (int64_t)digest_is_bad, container, id);
 }
 
+int release_load_bad_digest(Db *db, const char *container, const char *digest, Release **ret,
+                            Error *err)
+{
+    auto_(db_donep) DbStmt *stmt = NULL;
+    int r;
+
+    r = db_prepare(db,
+                   "SELECT " RELEASE_COLUMNS " FROM release WHERE container = ? AND digest = ? AND "
+                   "digest_is_bad AND quarantined_at > 0 ORDER BY quarantined_at DESC LIMIT 1",
+                   &stmt, err);
+    if (r < 0)
+        return r;
+    r = db_bind(stmt, "ss", err, container, digest);
+    if (r < 0)
+        return r;
+    r = db_step(stmt, err);
+    return r <= 0 ? r : release_from_row(stmt, ret, err);
+}
+
 int release_unquarantine(Db *db, const char *container, Error *err)
 {
     int r;

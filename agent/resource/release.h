@@ -65,6 +65,9 @@ int release_load(Db *db, const char *container, const char *id, Release **ret, E
 int release_prove(Db *db, const char *container, const char *id, Error *err) must_check;
 int release_quarantine(Db *db, const char *container, const char *id, bool digest_is_bad,
                        const char *reason, Error *err) must_check;
+/* The quarantine of that digest, whatever spec and secrets it came with: 1 found, 0 none. */
+int release_load_bad_digest(Db *db, const char *container, const char *digest, Release **ret,
+                            Error *err) must_check;
 /* `agentctl retry`: lifts every quarantine of the container. Returns how many. */
 int release_unquarantine(Db *db, const char *container, Error *err) must_check;
 /* [{"digest", "release", "reason", "at", "digest_is_bad"}], newest first. New reference. */
@@ -72,8 +75,8 @@ int release_list_quarantined(Db *db, const char *container, json_t **ret, Error 
 /* The release proved last before `current`: what a rollback by hand goes to. 1 found, 0 none. */
 int release_previous(Db *db, const char *container, const char *current, Release **ret, Error *err)
     must_check;
-/* Keeps the rows of `current`, of the last `keep` proved releases, of the last proved one of each of
- * the last `keep` digests, and of the latest quarantines. */
+/* Keeps the rows of `current`, of the last `keep` proved releases, of the last proved one of each
+ * of the last `keep` digests, and of the latest quarantines. */
 int release_trim(Db *db, const char *container, const char *current, unsigned keep, Error *err)
     must_check;
 /* The plan that a release was made from. */

@@ -84,12 +84,18 @@ def test_a_quarantined_release_is_not_tried_again_until_somebody_says_so(machine
     assert machine.agentctl("retry", "mervis").returncode == 0
     wait_for("another try", lambda: len(events(machine, "rolled-back")) == 2, 20)
     machine.wait_healthy(good)
-    # A changed plan is a person's answer, too: the digest gets its chance in the new surroundings.
+    # A changed plan is followed with the digest that serves, and the bad one stays out.
     machine.put_plan(machine.make_plan([quick(machine, env={"GREETING": "again"})]))
-    wait_for("a third try", lambda: len(shown(machine)["quarantined"]) == 2, 20)
-    wait_state(machine, "rolled-back")
-    machine.wait_healthy(good)
-    assert set(quarantined(machine)) == {bad}
+    machine.wait_page(version="1", greeting="again")
+    wait_message(machine, "this digest is quarantined")
+    assert machine.running_digest() == good and set(quarantined(machine)) == {bad}
+    assert len(events(machine, "rolled-back")) == 2
+    # What went back settles, and waits for a better image.
+    wait_for("rest", lambda: containers(machine) == {"mervis": "running"}, 20)
+    better = push(machine, "3")
+    machine.wait_page(version="3")
+    wait_state(machine, "settled")
+    assert machine.running_digest() == better and shown(machine)["message"] is None
 
 
 def test_a_bad_secret_is_rolled_back_and_does_not_condemn_the_image(machine):

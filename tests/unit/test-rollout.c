@@ -218,12 +218,106 @@ static void back_to_what_ran(void **state)
          .boxes = "web=B",
          .state = "settled",
          .quarantine = "X"},
+        {.name = "what went back settles, whatever the tag stands for",
+         .plan = PORTS,
+         .before = "push A; settle; push X",
+         .words = "look",
+         .trace = "",
+         .boxes = "web=A",
+         .state = "settled",
+         .quarantine = "X",
+         .message = "this digest is quarantined"},
+        {.name = "also where the registry is away",
+         .plan = PORTS,
+         .before = "push A; settle; push X; registry down",
+         .words = "look",
+         .boxes = "web=A",
+         .state = "settled",
+         .quarantine = "X",
+         .message = "403"},
+        {.name = "also where the secret is what is bad",
+         .plan = PORTS,
+         .before = "push A; settle; key 9",
+         .words = "look",
+         .boxes = "web=A",
+         .state = "settled",
+         .quarantine = "A/release",
+         .message = "not the digest, but what the plan and the secrets make"},
         {.name = "the first one crashes: there is no way back",
          .plan = PORTS,
          .words = "push X; push B",
          .boxes = "web=B web.previous=X-",
          .state = "committed",
          .quarantine = ""},
+    };
+
+    check_courses(courses, ELEMENTS(courses));
+}
+
+static void a_bad_digest_comes_in_again_when_a_person_says_so(void **state)
+{
+    static const Course courses[] = {
+        {.name = "not for another secret, which is followed with what serves",
+         .plan = PORTS,
+         .before = "push A; settle; push X",
+         .words = "key 2",
+         .trace = "staged: create A web.next\n"
+                  "switching: rename A web.previous\n"
+                  "switching: rename A web\n"
+                  "switching: stop A\n"
+                  "switching: start A\n",
+         .boxes = "web=A web.previous=A-",
+         .state = "committed",
+         .quarantine = "X"},
+        {.name = "and says so afterwards",
+         .plan = PORTS,
+         .before = "push A; settle; push X; key 2; settle",
+         .words = "look",
+         .trace = "",
+         .boxes = "web=A",
+         .state = "settled",
+         .quarantine = "X",
+         .message = "this digest is quarantined"},
+        {.name = "not for another plan",
+         .plan = PORTS,
+         .before = "push A; settle; push X",
+         .words = "plan another; settle",
+         .boxes = "web=A",
+         .state = "settled",
+         .quarantine = "X",
+         .message = "this digest is quarantined"},
+        {.name = "nor after a restart",
+         .plan = PORTS,
+         .before = "push A; settle; push X",
+         .words = "agentd; key 2; reboot; settle",
+         .boxes = "web=A",
+         .state = "settled",
+         .quarantine = "X",
+         .message = "this digest is quarantined"},
+        {.name = "but by a person",
+         .plan = PORTS,
+         .before = "push A; settle; push X",
+         .words = "retry",
+         .trace = "staged: create X web.next\n"
+                  "switching: rename A web.previous\n"
+                  "switching: rename X web\n"
+                  "switching: stop A\n"
+                  "switching: start X\n"
+                  "rolling-back: rename X web.next\n"
+                  "rolling-back: rename A web\n"
+                  "rolling-back: start A\n"
+                  "rolling-back: remove X\n",
+         .boxes = "web=A",
+         .state = "rolled-back",
+         .quarantine = "X",
+         .message = "this digest is quarantined"},
+        {.name = "a digest that came with a bad secret is not condemned for it",
+         .plan = PORTS,
+         .before = "push A; settle; registry down; key 9; push B; registry up; look",
+         .words = "key 3; settle",
+         .boxes = "web=B",
+         .state = "settled",
+         .quarantine = "B/release"},
     };
 
     check_courses(courses, ELEMENTS(courses));
@@ -331,7 +425,7 @@ static void whatever_strikes_once_the_wanted_one_serves_alone_in_the_end(void **
          .words = "push X",
          .after = "look; settle; look",
          .boxes = "web=A",
-         .state = "rolled-back",
+         .state = "settled",
          .quarantine = "X"},
         {.name = "settling",
          .plan = PORTS,
@@ -351,6 +445,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(forward_one_after_the_other_and_side_by_side),
         cmocka_unit_test(back_to_what_ran),
+        cmocka_unit_test(a_bad_digest_comes_in_again_when_a_person_says_so),
         cmocka_unit_test(whatever_strikes_once_the_wanted_one_serves_alone_in_the_end),
     };
 
