@@ -12,6 +12,7 @@
 #include "agent/base/str.h"
 #include "agent/base/time.h"
 #include "agent/io/json.h"
+#include "agent/io/status-keys.h"
 
 #define ALL_OK_MAX 8 /* system items shown one by one while nothing is wrong with them */
 #define EVENTS_MAX 5
@@ -91,6 +92,15 @@ static int add_refusal(Trouble *t, const json_t *refused)
     return 0;
 }
 
+/* agentd starts it; what it says of that is an item's message. */
+static int add_missing_crawler(Trouble *t)
+{
+    json_auto_t *item = json_pack("{s:s, s:s}", "message", "does not answer", "remedy",
+                                  "systemctl status crawlerd; agentctl logs crawlerd");
+
+    return item ? add_trouble(t, "crawlerd", item) : -ENOMEM;
+}
+
 static int add_troubles(Buf *ret, const View *view, const json_t *status)
 {
     const json_t *crawler = json_object_get(status, "crawler");
@@ -120,6 +130,9 @@ static int add_troubles(Buf *ret, const View *view, const json_t *status)
     int r;
 
     r = add_refusal(&t, json_object_get(plan, "refused"));
+    if (r >= 0 && status_misses_crawler(status) &&
+        !json_is_false(json_object_get(status, "reachable")))
+        r = add_missing_crawler(&t);
     for (size_t i = 0; r >= 0 && i < ELEMENTS(ones); i++)
         r = add_trouble(&t, ones[i].what, ones[i].item);
     for (size_t i = 0; r >= 0 && i < ELEMENTS(lists); i++)
@@ -493,25 +506,9 @@ static int add_events(Buf *ret, const View *view, const json_t *status)
 
 /* ---- The page ---- */
 
-/* The plan has a crawl part: then crawlerd must be there, too. */
-static bool wants_crawler(const json_t *status)
-{
-    json_t *item;
-    size_t i;
-
-    json_array_foreach (json_object_get(status, "resources"), i, item)
-        if (streq(text_of(item, "kind", ""), "crawler"))
-            return true;
-    return false;
-}
-
 bool status_is_well(const json_t *status)
 {
-    const char *crawler = json_str(json_object_get(status, "crawler"), "state");
-
-    if (!streq(text_of(status, "state", ""), "well") || (!crawler && wants_crawler(status)))
-        return false;
-    return !crawler || !(streq(crawler, "degraded") || streq(crawler, "paused"));
+    return streq(text_of(status, "state", ""), "well");
 }
 
 int status_view(const json_t *status, const View *view, Buf *ret)

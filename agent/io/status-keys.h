@@ -6,7 +6,8 @@
  * return. `agentctl status --json` and statusd's /status.json show the agent's with two keys more:
  *   "reachable": bool,              false: agentd did not answer, this is what it last recorded
  *   "crawler": the crawler's document, or null when crawlerd did not answer
- * and, while it is not reachable, "message" and "remedy" that say why (status_join() makes it).
+ * and, while it is not reachable, "message" and "remedy" that say why (status_join() makes it);
+ * there "state" is "degraded" also where the crawler is, is paused, or is missing although wanted.
  * agentd keeps its own in <state-dir>/status.json for the time when it does not run. agentd and
  * crawlerd write them; agentctl and statusd read them, and know nothing else about the daemons.
  *
@@ -127,5 +128,8 @@
 /* What is shown of both. `agent` is its document, or when `err` says that it is not reachable what
  * it last recorded; both documents may be NULL. New reference; NULL when memory is out. */
 json_t *status_join(const json_t *agent, const json_t *crawler, const Error *err);
+
+/* The plan has something to crawl, and crawlerd did not answer. */
+bool status_misses_crawler(const json_t *status);
 
 #endif

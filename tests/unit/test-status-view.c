@@ -6,6 +6,7 @@
 #include "agent/agentctl/status-view.h"
 #include "agent/base/file.h"
 #include "agent/io/json.h"
+#include "agent/io/status-keys.h"
 
 #define NOW_USEC (UINT64_C(1791354600) * 1000000) /* 2026-10-07T06:30:00Z */
 
@@ -108,16 +109,54 @@ static void only_a_machine_that_is_well_counts_as_well(void **state)
         const char *name;
         bool well;
     } cases[] = {{"well", true}, {"korean", true}, {"degraded", false}, {"nothing", false}};
-    json_auto_t *paused = read_document("well");
 
     for (size_t i = 0; i < ELEMENTS(cases); i++) {
         json_auto_t *document = read_document(cases[i].name);
 
         assert_int_equal(status_is_well(document), cases[i].well);
     }
-    assert_int_equal(json_put(json_object_get(paused, "crawler"), "state", json_string("paused")),
-                     0);
-    assert_false(status_is_well(paused));
+}
+
+/* The document as it is shown when the crawler says STATE; NULL: it does not answer. */
+static json_t *joined_with(const char *state)
+{
+    json_auto_t *agent = read_document("well"), *crawler = NULL;
+    json_t *resources = json_object_get(agent, "resources");
+    const Error fine = {0};
+
+    assert_int_equal(
+        json_array_append_new(resources, json_pack("{s:s, s:s, s:s}", "kind", "crawler", "name",
+                                                   "crawlerd", "state", "ok")),
+        0);
+
+    if (state) {
+        crawler = json_deep_copy(json_object_get(agent, "crawler"));
+        assert_int_equal(json_put(crawler, "state", json_string(state)), 0);
+    }
+    assert_int_equal(json_object_del(agent, "crawler"), 0);
+    return status_join(agent, crawler, &fine);
+}
+
+static void title_and_exit_status_agree_whatever_the_crawler_says(void **state)
+{
+    static const struct {
+        const char *crawler;
+        bool well;
+    } cases[] = {{"well", true},      {"starting", true}, {"idle", true},
+                 {"degraded", false}, {"paused", false},  {NULL, false}};
+    const View view = {.width = 80, .now_usec = NOW_USEC};
+
+    for (size_t i = 0; i < ELEMENTS(cases); i++) {
+        json_auto_t *document = joined_with(cases[i].crawler);
+        auto_buf Buf page = BUF_INIT(1 << 20);
+        bool missing = !cases[i].crawler;
+
+        assert_non_null(document);
+        assert_int_equal(status_is_well(document), cases[i].well);
+        assert_int_equal(status_view(document, &view, &page), 0);
+        assert_int_equal(!strstr(buf_str(&page), " is degraded\n"), cases[i].well);
+        assert_int_equal(!!strstr(buf_str(&page), "! crawlerd: does not answer"), missing);
+    }
 }
 
 static void a_document_of_wrong_types_is_shown_without_harm(void **state)
@@ -208,6 +247,7 @@ TEST_MAIN(cmocka_unit_test(every_page_is_as_it_was_agreed),
           cmocka_unit_test(colour_adds_escapes_and_changes_no_letter),
           cmocka_unit_test(what_is_wrong_stands_first_with_its_remedy),
           cmocka_unit_test(only_a_machine_that_is_well_counts_as_well),
+          cmocka_unit_test(title_and_exit_status_agree_whatever_the_crawler_says),
           cmocka_unit_test(a_document_of_wrong_types_is_shown_without_harm),
           cmocka_unit_test(width_is_what_a_terminal_shows),
           cmocka_unit_test(cutting_keeps_to_the_width_and_to_whole_characters),
