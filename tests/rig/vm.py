@@ -65,8 +65,11 @@ def make_base(build, directory):
 
 
 class Vm:
-    def __init__(self, base, directory, name="vm"):
+    """BINDS are further directories of its disk, "OUTSIDE:INSIDE"; they live through reboots as the disk does."""
+
+    def __init__(self, base, directory, name="vm", binds=()):
         self.base = base
+        self.binds = [f"--bind={pair}" for pair in binds]
         self.dir = Path(directory)
         self.name = name
         self.root = self.dir / "root"
@@ -95,7 +98,8 @@ class Vm:
         argv = ["systemd-nspawn", "--quiet", "--boot", f"--directory={self.root}", f"--machine={self.name}",
                 "--register=no", "--keep-unit", f"--network-namespace-path=/proc/{os.getpid()}/ns/net",
                 "--resolv-conf=off", "--timezone=off", "--console=pipe", "--hostname=vm-1",
-                f"--bind={self.docker}:/var/lib/docker", "--capability=CAP_NET_ADMIN,CAP_BPF,CAP_PERFMON",
+                f"--bind={self.docker}:/var/lib/docker", *self.binds,
+                "--capability=CAP_NET_ADMIN,CAP_BPF,CAP_PERFMON",
                 "--system-call-filter=add_key keyctl bpf @swap"]
         env = {**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1", "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"}
         with open(self.log, "ab") as log:
