@@ -40,8 +40,12 @@ def container_deleted(world, _=None):
 
 
 def image_deleted(world, _=None):
-    """With its container, for the engine keeps an image that one uses."""
-    world.vm.sh("image=$(docker inspect -f '{{.Image}}' mervis); docker rm -f mervis; docker rmi -f $image")
+    """With its containers, for the engine keeps an image that one uses; and at once, for agentd makes a new one."""
+    world.vm.sh("""image=$(docker inspect -f '{{.Image}}' mervis)
+        for try in 1 2 3 4 5 6 7 8 9; do
+            docker rm -f $(docker ps -aq --filter ancestor=$image) & docker rmi -f $image && exit 0
+            wait; docker rmi -f $image && exit 0
+        done; exit 1""")
 
 
 def packets(world, addresses, verdict):
