@@ -130,6 +130,8 @@ int container_secrets(const PlanContainer *container, char ***ret)
     return 0;
 }
 
+/* The agent knows nothing of what a crawl part says, but that whatever is called "secret" there names
+ * one of the plan: {"recipe": …, "secret": "kis-app-key"}. */
 static int walk_secrets(const json_t *value, char ***names)
 {
     const json_t *name = json_object_get(value, "secret"), *item;
@@ -137,8 +139,9 @@ static int walk_secrets(const json_t *value, char ***names)
     size_t i;
     int r;
 
-    if (json_object_size(value) == 1 && json_is_string(name))
-        return add_name(names, json_string_value(name));
+    r = json_is_string(name) ? add_name(names, json_string_value(name)) : 0;
+    if (r < 0)
+        return r;
     json_object_foreach ((json_t *)value, key, item) {
         r = walk_secrets(item, names);
         if (r < 0)

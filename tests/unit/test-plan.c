@@ -386,8 +386,8 @@ static void secrets_of_the_crawl_part_are_found(void **state)
 {
     auto_(plan_freep) Plan *plan = parse(
         "{\"version\": 1, \"secrets\": [{\"name\": \"b\", \"secret\": \"B\"}, {\"name\": \"a\", "
-        "\"secret\": \"A\"}], \"crawl\": {\"jobs\": [{\"key\": {\"secret\": \"b\"}}, {\"x\": "
-        "{\"y\": [{\"secret\": \"a\"}, {\"secret\": \"b\"}]}}], \"other\": {\"secret\": \"no\", "
+        "\"secret\": \"A\"}], \"crawl\": {\"jobs\": [{\"recipe\": \"keyed\", \"secret\": \"b\"}, "
+        "{\"x\": {\"y\": [{\"secret\": \"a\"}, {\"secret\": \"b\"}]}}], \"other\": {\"secret\": 1, "
         "\"n\": 1}}}");
     auto_(strv_freep) char **names = NULL;
 
