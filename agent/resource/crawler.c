@@ -12,7 +12,7 @@
 #include "agent/base/str.h"
 #include "agent/io/bus.h"
 #include "agent/io/json.h"
-#include "agent/resource/secrets.h"
+#include "agent/resource/crawler-secrets.h"
 
 #define SYSTEMD_NAME    "org.freedesktop.systemd1"
 #define SYSTEMD_PATH    "/org/freedesktop/systemd1"
@@ -62,21 +62,6 @@ static int crawler_declare(ResourceContext *context, const Plan *plan, Error *er
     return resource_add(context, &resource_crawler, "crawlerd", item->document, false, item, err);
 }
 
-/* Whether crawlerd's copy is the good version. What cannot be read is not. */
-static bool secret_is_handed(const Resource *resource, const char *name)
-{
-    const ResourceContext *context = resource->context;
-    auto_(secret_record_done) SecretRecord record = {0};
-    auto_(secret_bytes_freep) SecretBytes *value = NULL;
-    auto_secret_buf Buf copy = BUF_INIT(0);
-    auto_free char *path = str_printf("%s/" SECRETS_DIR_NAME "/%s", context->crawler_dir, name);
-
-    return path && secret_store_record(context->secrets, name, &record, NULL) > 0 &&
-           secret_store_read(context->secrets, name, record.version, &value, NULL) >= 0 &&
-           file_read(path, SECRET_VALUE_MAX, &copy, NULL) >= 0 && copy.size == value->size &&
-           (copy.size == 0 || memcmp(copy.data, value->data, copy.size) == 0);
-}
-
 /* It came, or it went: either way it is asked again, and started where it does not run. */
 static int on_owner_changed(sd_bus_message *message, void *userdata, sd_bus_error *error)
 {
@@ -109,7 +94,6 @@ static int crawler_check(Resource *resource, char **ret_difference, Error *err)
     CrawlerItem *item = resource->item;
     auto_free char *path = path_join(resource->context->crawler_dir, CRAWLER_FILE_NAME);
     auto_buf Buf content = BUF_INIT(0);
-    bool handed = true;
     int r;
 
     if (!path)
@@ -117,10 +101,9 @@ static int crawler_check(Resource *resource, char **ret_difference, Error *err)
     r = watch_owner(resource, err);
     if (r < 0)
         return r;
-    STRV_FOREACH (name, item->secrets)
-        handed = handed && secret_is_handed(resource, *name);
     /* After a restart of ours crawlerd is asked to read it again, which changes nothing. */
-    if (handed && (item->told || resource->context->dry_run) &&
+    if (crawler_secrets_are_handed(resource->context, item->secrets) &&
+        (item->told || resource->context->dry_run) &&
         file_read(path, FILE_MAX_BYTES, &content, NULL) >= 0 &&
         streq(buf_str(&content), item->document))
         return 0;
@@ -160,47 +143,6 @@ static int open_owned_dir(const char *path, uid_t *ret_uid, gid_t *ret_gid, int 
     return 0;
 }
 
-/* All that are needed are there before the first one is written: they change together. */
-static int write_secrets(Resource *resource, int dir_fd, uid_t uid, gid_t gid, Error *err)
-{
-    CrawlerItem *item = resource->item;
-    SecretStore *store = resource->context->secrets;
-    auto_close int fd = -EBADF;
-    int r;
-
-    if (strv_length(item->secrets) == 0)
-        return 0;
-    if (mkdirat(dir_fd, SECRETS_DIR_NAME, 0700) < 0 && errno != EEXIST)
-        return error_errno(err, errno, "create a directory for crawlerd's secrets");
-    fd = openat(dir_fd, SECRETS_DIR_NAME, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0 || (uid != (uid_t)-1 && fchown(fd, uid, gid) < 0))
-        return error_errno(err, errno, "open the directory of crawlerd's secrets");
-    STRV_FOREACH (name, item->secrets) {
-        auto_(secret_record_done) SecretRecord record = {0};
-
-        r = secret_store_record(store, *name, &record, err);
-        if (r < 0)
-            return r;
-        if (r == 0 || !secret_store_has(store, *name, record.version))
-            return error_set(err, -EINPROGRESS, ERROR_TEMPORARY, "waits for secret %s", *name);
-    }
-    STRV_FOREACH (name, item->secrets) {
-        auto_(secret_record_done) SecretRecord record = {0};
-        auto_(secret_bytes_freep) SecretBytes *value = NULL;
-
-        r = secret_store_record(store, *name, &record, err);
-        if (r < 0)
-            return r;
-        r = secret_store_read(store, *name, record.version, &value, err);
-        if (r < 0)
-            return r;
-        r = file_replace_owned_at(fd, *name, value->data, value->size, 0400, uid, gid, err);
-        if (r < 0)
-            return r;
-    }
-    return 0;
-}
-
 static int write_document(Resource *resource, Error *err)
 {
     CrawlerItem *item = resource->item;
@@ -216,7 +158,7 @@ static int write_document(Resource *resource, Error *err)
     r = open_owned_dir(dir, &uid, &gid, &fd, err);
     if (r < 0)
         return r;
-    r = write_secrets(resource, fd, uid, gid, err);
+    r = crawler_secrets_write(resource->context, item->secrets, fd, uid, gid, err);
     if (r < 0)
         return r;
     return file_replace_owned_at(fd, CRAWLER_FILE_NAME, item->document, strlen(item->document),
@@ -317,10 +259,13 @@ static void crawler_remove(Resource *resource)
     CrawlerItem *item = resource->item;
     auto_free char *path = path_join(resource->context->crawler_dir, CRAWLER_FILE_NAME);
     auto_error Error err = {0};
+    int r = 0;
 
-    if (!path || (unlink(path) < 0 && errno != ENOENT)) {
-        (void)error_errno(&err, path ? errno : ENOMEM, "remove %s",
-                          path ? path : CRAWLER_FILE_NAME);
+    if (!path || (unlink(path) < 0 && errno != ENOENT))
+        r = error_errno(&err, path ? errno : ENOMEM, "remove %s", path ? path : CRAWLER_FILE_NAME);
+    if (r >= 0)
+        r = crawler_secrets_remove(resource->context->crawler_dir, &err);
+    if (r < 0) {
         resource_finish(resource, &err);
         return;
     }

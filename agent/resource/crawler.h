@@ -7,7 +7,7 @@
  * on without us. What is written belongs to whoever owns that directory.
  *
  *   <crawler-dir>/crawl.json      {"crawl": …, "endpoints": {host: base URL}, "instance": id}
- *   <crawler-dir>/secrets/NAME    values that recipes name, 0400 */
+ *   <crawler-dir>/secrets/NAME    values that recipes name (crawler-secrets.h) */
 
 #include "agent/resource/resource.h"
 

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Secrets: each refusal with its remedy, rotation, and where their values may not be."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from rig.process import stays, wait_for
@@ -148,6 +151,63 @@ def test_the_secrets_of_a_container_change_together_and_its_own_user_can_read_th
     cloud.clear_faults()
     vm.sh("agentctl apply")
     wait_for("the new pair", lambda: pair() == ["two", "two"], 30)
+
+
+KEYED = "/usr/local/etc/mervis-agent/recipes/keyed.json"  # these programs are built for /usr/local
+
+
+def crawl_with(world, *names):
+    """A plan whose jobs each need a key."""
+    return {"secrets": [{"name": name, "secret": name.upper(), "refresh": "10s"} for name in ("first", "second")],
+            "endpoints": {**world.plan()["endpoints"], "api.upbit.com": f"{world.cloud.url}/market/api.upbit.com"},
+            "crawl": {"contact": "ops@example.com",
+                      "jobs": [{"name": f"job-{name}", "recipe": "keyed", "symbols": ["KRW-BTC"], "interval": "1d",
+                                "every": "1h", "secret": name} for name in names],
+                      "sink": {"ndjson": {"path": "/var/lib/mervis-crawler/rows.ndjson"}}}}
+
+
+def test_the_keys_of_the_crawler_are_on_a_ramfs_and_go_when_they_leave_the_plan(shared):
+    vm, place = shared.vm, "/run/mervis-crawler/secrets"
+    recipe = json.loads((Path(__file__).resolve().parents[2] / "crawler/recipe/upbit-candles.json").read_text())
+    recipe["name"] = "keyed"
+    recipe["request"]["secret_header"] = "X-Api-Key"
+    vm.sh(f"mkdir -p $(dirname {KEYED})")
+    vm.write(KEYED, json.dumps(recipe))
+    shared.cloud.add_secret("FIRST", "one-1")
+    shared.cloud.add_secret("SECOND", "two-1")
+    # What an earlier version of ours left on the tmpfs.
+    vm.sh(f"mkdir -p {place} && echo old >{place}/stale && chown -R mervis-crawler: {place}")
+    shared.put_and_settle(**crawl_with(shared, "first", "second"))
+    assert vm.out(f"stat -f -c %T {place}; stat -c '%a %U' {place}").split() == ["ramfs", "700", "mervis-crawler"]
+    assert vm.out(f"cd {place} && stat -c '%n %a %U' *").splitlines() == [
+        "first 400 mervis-crawler", "second 400 mervis-crawler"]
+    pid = vm.pid("crawlerd")
+    assert vm.out(f"cat /proc/{pid}/root{place}/first") == "one-1", "crawlerd sees it from its own mount namespace"
+    assert vm.out("grep -r -l -E 'one-1|two-1' /var/lib/mervis-crawler /var/lib/mervis-agent /etc || true") == ""
+    shared.cloud.add_secret("FIRST", "one-2")
+    wait_for("the rotation", lambda: vm.out(f"cat {place}/first") == "one-2", 25)
+    vm.sh("systemctl restart agentd crawlerd")
+    shared.settle()
+    assert vm.out(f"ls -A {place}").split() == ["first", "second"]
+    assert vm.out(f"grep -c {place} /proc/mounts") == "1"
+    shared.put_and_settle(**crawl_with(shared, "second"))
+    assert vm.out(f"ls -A {place}") == "second"
+    shared.put_and_settle(timezone="Asia/Seoul")
+    wait_for("nothing to be left", lambda: vm.sh(f"test -e {place}", check=False).returncode == 1, 10)
+    assert vm.out(f"grep -c {place} /proc/mounts || true") == "0"
+
+
+def test_a_crawler_that_moves_its_directory_gets_no_keys_elsewhere(shared):
+    """crawlerd's user owns the directory above: a link there leads nobody to mount or write where it points."""
+    vm, place = shared.vm, "/run/mervis-crawler/secrets"
+    vm.sh(f"mkdir -p /srv/trap && ln -sfn /srv/trap {place}")
+    shared.put(**crawl_with(shared, "first"))
+    said = vm.explain("the refusal", lambda: (vm.resource("crawler") or {}).get("message"))
+    assert "secrets" in said
+    assert vm.out("ls -A /srv/trap; grep -c /srv/trap /proc/mounts || true") == "0"
+    vm.sh(f"rm {place}; agentctl apply")
+    shared.settle()
+    assert vm.out(f"stat -f -c %T {place}") == "ramfs"
 
 
 def test_a_value_is_nowhere_but_in_its_files(world):
