@@ -10,7 +10,7 @@
 /* After the rollout, too, a release may show itself as bad; while agentd was away nobody saw it. */
 static void look_for_complaints(Container *c)
 {
-    if (c->slot.state != ROLLOUT_COMMITTED || c->plan->mode != PLAN_MODE_SERVICE || c->complaint)
+    if (!container_is_watched(c) || c->complaint)
         return;
     c->slot.deaths = MAX_OF(c->slot.deaths, c->serving.restarts);
     if (c->serving.health == ENGINE_HEALTH_UNHEALTHY)

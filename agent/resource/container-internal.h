@@ -113,6 +113,9 @@ void container_fail(Container *c, int code, ErrorKind kind, const char *format, 
 int container_enter(Container *c, RolloutState state) must_check;
 void container_show(Container *c, RolloutState state);
 
+/* Sets the timer of the settle time; whether it runs. */
+bool container_watch_settling(Container *c);
+
 /* container-resume.c */
 void container_resume(Container *c);
 bool container_machine_was_rebooted(const Container *c);
@@ -148,6 +151,8 @@ void container_is_lost(Container *c);
 void container_stage(Container *c);
 void container_go_forward(Container *c, bool start_again);
 bool container_has_way_back(const Container *c);
+/* Whether what serves may still prove bad by how it ends. */
+bool container_is_watched(const Container *c);
 /* c->want failed: back, where there is a way and the plan does not say to keep it. `remedy` may be
  * NULL. */
 void container_go_back(Container *c, const char *reason, const char *remedy);

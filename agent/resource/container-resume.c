@@ -151,23 +151,72 @@ static void resume_rollout(Container *c)
 
 /* --- Committed, and what went wrong then ------------------------------------------------------ */
 
+bool container_is_watched(const Container *c)
+{
+    if (c->plan->mode != PLAN_MODE_SERVICE)
+        return false;
+    switch (c->slot.state) {
+    case ROLLOUT_COMMITTED:
+        return true;
+    case ROLLOUT_PULLING:
+    case ROLLOUT_STAGED:
+        /* Another one is on its way, and this one serves meanwhile. */
+        return c->slot.previous && timer_is_set(c->settle_timer);
+    default:
+        return false;
+    }
+}
+
+/* The release before what serves: 1, with *ret set where one is known; a person may have rolled
+ * back from it, then an earlier one is meant. */
+static int find_way_back(const Container *c, Release **ret, Error *err)
+{
+    Db *db = c->resource->context->db;
+    auto_(release_freep) Release *previous = NULL;
+    int r;
+
+    if (!c->slot.previous)
+        return release_previous(db, c->plan->name, c->slot.current, ret, err);
+    r = release_load(db, c->plan->name, c->slot.previous, &previous, err);
+    if (r > 0 && previous->quarantined_at > 0)
+        return release_previous(db, c->plan->name, c->slot.current, ret, err);
+    if (r > 0)
+        *ret = take_ptr(previous);
+    return r < 0 ? r : 1;
+}
+
 /* What serves becomes what is taken out, and the release before it what serves. */
+static int turn_around(Container *c, Error *err)
+{
+    auto_(release_freep) Release *before = NULL;
+    auto_free char *previous = NULL;
+    int r;
+
+    r = find_way_back(c, &before, err);
+    if (r < 0)
+        return r;
+    previous = take_ptr(c->slot.previous);
+    free(c->slot.next);
+    c->slot.next = take_ptr(c->slot.current);
+    if (before && str_set(&c->slot.current, before->id) < 0)
+        return error_oom(err);
+    if (r > 0 && !before)
+        c->slot.current = take_ptr(previous); /* adopted: nobody knows more of it than its name */
+    c->slot.committed_at = before ? before->proved_at : 0;
+    c->slot.stopped_at = 0;
+    c->slot.deaths = 0;
+    c->outage_began = 0;
+    return container_load_want(c, c->slot.next, err);
+}
+
 static void turn_back(Container *c, const char *reason)
 {
     auto_error Error err = {0};
 
-    timer_cancel(c->settle_timer);
-    free(c->slot.next);
-    c->slot.next = take_ptr(c->slot.current);
-    c->slot.current = take_ptr(c->slot.previous);
-    c->slot.stopped_at = 0;
-    c->slot.deaths = 0;
-    c->outage_began = 0;
-    if (container_load_want(c, c->slot.next, &err) < 0) {
+    if (turn_around(c, &err) < 0)
         container_finish(c, &err);
-        return;
-    }
-    container_go_back(c, reason, NULL);
+    else
+        container_go_back(c, reason, NULL);
 }
 
 static char *crash_loop_reason(const Container *c)
@@ -263,7 +312,11 @@ void container_resume(Container *c)
     case ROLLOUT_PULLING:
     case ROLLOUT_STAGED:
         resume_by_hand(c);
-        fallthrough_;
+        if (c->plan->mode == PLAN_MODE_JOB)
+            container_resume_job(c);
+        else
+            resume_committed(c);
+        return;
     case ROLLOUT_NEW:
     case ROLLOUT_RESOLVING:
     case ROLLOUT_SETTLED:

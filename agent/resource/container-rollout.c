@@ -261,6 +261,7 @@ void container_switch(Container *c, SwitchGoal goal, bool start_again, Container
                             .name = c->plan->name,
                             .current = c->slot.current,
                             .next = has_next ? c->slot.next : NULL,
+                            .spare = c->slot.previous,
                             .start_again = start_again};
     c->goal_reached = reached;
     c->goal_lost = lost;
@@ -449,6 +450,15 @@ static void tell_rollback(Container *c, const Release *bad, Error *err)
                    time_format_span(span, c->slot.downtime_usec));
 }
 
+/* What it went back to had perhaps not settled itself: then it is watched on. */
+static RolloutState state_after_way_back(Container *c)
+{
+    if (c->slot.previous && container_watch_settling(c))
+        return ROLLOUT_COMMITTED;
+    timer_cancel(c->settle_timer);
+    return ROLLOUT_ROLLED_BACK;
+}
+
 static void went_back(Container *c)
 {
     auto_free char *next = take_ptr(c->slot.next);
@@ -459,8 +469,9 @@ static void went_back(Container *c)
     r = next ? container_load_want(c, next, &err) : 0;
     if (r < 0)
         error_done(&err); /* the row is told below as far as it was read */
-    if (container_enter(c, ROLLOUT_ROLLED_BACK) < 0)
+    if (container_enter(c, state_after_way_back(c)) < 0)
         return;
+    container_show(c, ROLLOUT_ROLLED_BACK);
     if (next)
         (void)!secret_store_retire(c->resource->context->secrets, c->plan->name, next, NULL);
     if (c->want && c->want->quarantined_at > 0)
@@ -567,6 +578,7 @@ void container_return(Container *c, const char *reason)
 {
     Db *db = c->resource->context->db;
     auto_(release_freep) Release *good = NULL;
+    auto_(release_freep) Release *earlier = NULL;
     auto_error Error err = {0};
     int r, digest_is_bad = 0;
 
@@ -576,6 +588,11 @@ void container_return(Container *c, const char *reason)
         digest_is_bad = r = only_digest_changed(c, good, &err);
     if (r >= 0)
         r = release_quarantine(db, c->plan->name, c->slot.next, digest_is_bad, reason, &err);
+    /* Where that one goes back to, should it prove bad after all. */
+    if (r >= 0 && !c->slot.previous)
+        r = release_previous(db, c->plan->name, c->slot.current, &earlier, &err);
+    if (r >= 0 && earlier && str_set(&c->slot.previous, earlier->id) < 0)
+        r = error_oom(&err);
     if (r < 0) {
         container_finish(c, &err);
         return;
@@ -602,6 +619,7 @@ static void settled(Container *c)
     if (c->slot.previous)
         (void)!secret_store_retire(context->secrets, c->plan->name, c->slot.previous, NULL);
     forget(&c->slot.next);
+    c->slot.committed_at = 0;
     if (container_enter(c, ROLLOUT_SETTLED) < 0)
         return;
     /* One to go back to is always remembered: its image can be pulled again. */
@@ -614,6 +632,10 @@ static void settled(Container *c)
 
 static void take_others_away(Container *c)
 {
+    for (size_t i = 0; i < c->n_views; i++)
+        if (!streq(c->views[i].release, c->slot.current) && c->views[i].release[0])
+            (void)!secret_store_retire(c->resource->context->secrets, c->plan->name,
+                                       c->views[i].release, NULL);
     container_switch(c, SWITCH_SETTLE, false, settled, container_is_lost);
 }
 

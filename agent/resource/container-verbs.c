@@ -32,7 +32,7 @@ static void count_death(Container *c)
 {
     auto_error Error err = {0};
 
-    if (c->slot.state != ROLLOUT_COMMITTED || c->plan->mode != PLAN_MODE_SERVICE || c->restarting)
+    if (!container_is_watched(c) || c->restarting)
         return;
     c->slot.deaths++;
     if (!c->working && slot_save(c->resource->context->db, c->plan->name, &c->slot, &err) < 0)

@@ -135,11 +135,22 @@ static void on_timer(void *userdata)
     container_look(userdata);
 }
 
+/* A wall clock that was set back does not make it longer. */
+bool container_watch_settling(Container *c)
+{
+    uint64_t now = now_realtime_usec(), settle_usec = c->plan->update.settle_usec;
+    uint64_t settle_at = usec_add(c->slot.committed_at, settle_usec);
+
+    timer_cancel(c->settle_timer);
+    if (c->slot.committed_at == 0 || settle_at <= now)
+        return false;
+    return timer_set(c->settle_timer, MIN_OF(settle_at - now, settle_usec), SECOND) >= 0;
+}
+
 /* Everything that needs the resource around it comes on the first use. */
 int container_prepare(Resource *resource, Error *err)
 {
     Container *c = container_of_resource(resource);
-    uint64_t now = now_realtime_usec(), settle_at;
     int r;
 
     if (c->resource)
@@ -152,11 +163,7 @@ int container_prepare(Resource *resource, Error *err)
         return error_oom(err);
     c->resource = resource;
     c->shown = c->slot.state;
-    /* A wall clock that was set back does not make it longer. */
-    settle_at = usec_add(c->slot.committed_at, c->plan->update.settle_usec);
-    if (c->slot.committed_at > 0 && settle_at > now)
-        (void)timer_set(c->settle_timer, MIN_OF(settle_at - now, c->plan->update.settle_usec),
-                        SECOND);
+    (void)container_watch_settling(c);
     return 0;
 }
 

@@ -90,7 +90,7 @@ typedef struct Slot {
     char *held_digest; /* update.policy manual: a newer digest that waits for `agentctl apply` */
     char *boot_id;     /* of the boot in which `state` was entered */
     uint64_t state_at; /* wall clock */
-    uint64_t committed_at;  /* wall clock; the settle time counts from here */
+    uint64_t committed_at;  /* wall clock; the settle time counts from here; 0: it is over */
     uint64_t stopped_at;    /* wall clock; when the switch under way stopped what served; 0: it
                                did not */
     uint64_t downtime_usec; /* of the last switch; UINT64_MAX: never measured */

@@ -8,6 +8,7 @@
 
 #define SUFFIX_NEXT     ".next"
 #define SUFFIX_PREVIOUS ".previous"
+#define SUFFIX_EARLIER  ".earlier"
 
 /* The slot sorted out: who is who among its containers. */
 typedef struct Cast {
@@ -16,7 +17,8 @@ typedef struct Cast {
     size_t n;
     const SlotContainer *old;  /* of `current` */
     const SlotContainer *new_; /* of `next` */
-    char next_name[SWITCH_NAME_MAX], previous_name[SWITCH_NAME_MAX];
+    const SlotContainer *spared;
+    char next_name[SWITCH_NAME_MAX], previous_name[SWITCH_NAME_MAX], earlier_name[SWITCH_NAME_MAX];
 } Cast;
 
 static const SwitchStep done = {.verb = SWITCH_DONE};
@@ -65,6 +67,8 @@ static void cast_init(Cast *cast, const SwitchQuery *query, const SlotContainer 
     (void)snprintf(cast->next_name, sizeof(cast->next_name), "%s" SUFFIX_NEXT, query->name);
     (void)snprintf(cast->previous_name, sizeof(cast->previous_name), "%s" SUFFIX_PREVIOUS,
                    query->name);
+    (void)snprintf(cast->earlier_name, sizeof(cast->earlier_name), "%s" SUFFIX_EARLIER,
+                   query->name);
 
     if (query->next)
         cast->new_ = slot_find(query->name, query->next, containers, n);
@@ -77,6 +81,11 @@ static void cast_init(Cast *cast, const SwitchQuery *query, const SlotContainer 
 
         cast->old = serving != cast->new_ ? serving : NULL;
     }
+    if (query->spare && !streq_ptr(query->spare, query->next) &&
+        !streq_ptr(query->spare, query->current))
+        cast->spared = slot_find(cast->previous_name, query->spare, containers, n);
+    if (cast->spared == cast->old)
+        cast->spared = NULL;
 }
 
 static SwitchStep act(SwitchVerb verb, const SlotContainer *target)
@@ -97,28 +106,45 @@ static bool wants_start(const Cast *cast, const SlotContainer *container)
     return !container->running && !cast->query->started;
 }
 
+/* One that the engine is about to start again is refused to be removed, too. */
+static bool is_up(const SlotContainer *container)
+{
+    return container->running || container->restarting;
+}
+
 /* Stops it first: nothing is removed by force. */
 static SwitchStep take_away(const SlotContainer *container)
 {
-    return act(container->running ? SWITCH_STOP : SWITCH_REMOVE, container);
+    return act(is_up(container) ? SWITCH_STOP : SWITCH_REMOVE, container);
 }
 
-/* The first container that is neither of the two; DONE when there is none. */
+static bool has_a_part(const Cast *cast, const SlotContainer *container)
+{
+    return container == cast->old || container == cast->new_ || container == cast->spared;
+}
+
+/* The first container that has no part in it; DONE when there is none. */
 static SwitchStep clear_others(const Cast *cast)
 {
     for (size_t i = 0; i < cast->n; i++)
-        if (cast->all + i != cast->old && cast->all + i != cast->new_)
+        if (!has_a_part(cast, cast->all + i))
             return take_away(cast->all + i);
     return done;
 }
 
-/* Renames to `name`, clearing the way: whoever else has the name is a leftover. */
+/* Renames to `name`, clearing the way: whoever else has the name is a leftover, but for the spared
+ * one, which steps aside. */
 static SwitchStep move_to(const Cast *cast, const SlotContainer *container, const char *name)
 {
     const SlotContainer *in_the_way = named(cast, name);
 
-    if (in_the_way && in_the_way != container && in_the_way != cast->old &&
-        in_the_way != cast->new_)
+    if (in_the_way && in_the_way == cast->spared && container != cast->spared) {
+        const SlotContainer *earlier = named(cast, cast->earlier_name);
+
+        return earlier && !has_a_part(cast, earlier) ? take_away(earlier)
+                                                     : rename_to(in_the_way, cast->earlier_name);
+    }
+    if (in_the_way && in_the_way != container && !has_a_part(cast, in_the_way))
         return take_away(in_the_way);
     return rename_to(container, name);
 }
@@ -189,7 +215,7 @@ static SwitchStep goal_back(const Cast *cast)
 
     if (!old)
         return lost;
-    if (new_ && new_->running)
+    if (new_ && is_up(new_))
         return act(SWITCH_STOP, new_);
     if (new_ && streq(new_->name, cast->query->name))
         return move_to(cast, new_, cast->next_name);
@@ -199,6 +225,8 @@ static SwitchStep goal_back(const Cast *cast)
         return act(SWITCH_START, old);
     if (new_)
         return act(SWITCH_REMOVE, new_);
+    if (cast->spared && !streq(cast->spared->name, cast->previous_name))
+        return move_to(cast, cast->spared, cast->previous_name);
     return done;
 }
 
@@ -217,7 +245,7 @@ static SwitchStep goal_settle(const Cast *cast)
 static SwitchStep goal_stopped(const Cast *cast)
 {
     for (size_t i = 0; i < cast->n; i++)
-        if (cast->all[i].running)
+        if (is_up(cast->all + i))
             return act(SWITCH_STOP, cast->all + i);
     return done;
 }

@@ -6,8 +6,9 @@
  * and the place to get to, the one step to take now. It is a pure function of what is there, so a
  * kill -9 between any two steps resumes by asking again; there is nothing else to remember.
  *
- * A slot owns three names: NAME serves, NAME.next is prepared, NAME.previous was serving and waits
- * until its successor has settled. */
+ * A slot owns four names: NAME serves, NAME.next is prepared, NAME.previous was serving and waits
+ * until its successor has settled. Where that one is replaced before it has, NAME.earlier is what
+ * it would have gone back to. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -25,7 +26,8 @@ typedef struct SlotContainer {
 
 typedef enum SwitchGoal {
     SWITCH_RUN,     /* `current` is NAME and runs; who else has that name goes */
-    SWITCH_PREPARE, /* `next` exists, never started; leftovers are gone; `current` is untouched */
+    SWITCH_PREPARE, /* `next` exists, never started; leftovers are gone; `current` and `spare` are
+                       untouched */
     SWITCH_BESIDE,  /* `next` runs, as NAME.next; `current` is untouched */
     SWITCH_FORWARD, /* `next` is NAME and was started; `current` is NAME.previous and stopped */
     SWITCH_BACK,    /* `current` is NAME and runs; `next` is gone */
@@ -54,11 +56,13 @@ typedef struct SwitchQuery {
     SwitchGoal goal;
     const char *name; /* of the slot */
     const char
-        *current;     /* release that serves; NULL: none. Without it the one named NAME is taken */
-    const char *next; /* release to bring in; NULL for RUN, STOPPED and GONE */
-    bool start_again; /* FORWARD: also start a `next` that has run before */
-    bool started;     /* a START was taken for this goal: one that ended at once is not started over
-                         and over */
+        *current;      /* release that serves; NULL: none. Without it the one named NAME is taken */
+    const char *next;  /* release to bring in; NULL for RUN, STOPPED and GONE */
+    const char *spare; /* release that `current` may still have to go back to: it stays until
+                          SETTLE; may be NULL */
+    bool start_again;  /* FORWARD: also start a `next` that has run before */
+    bool started; /* a START was taken for this goal: one that ended at once is not started over
+                     and over */
 } SwitchQuery;
 
 SwitchStep switch_next(const SwitchQuery *query, const SlotContainer *containers, size_t n);

@@ -254,6 +254,97 @@ static void back_to_what_ran(void **state)
     check_courses(courses, ELEMENTS(courses));
 }
 
+static void what_has_not_settled_keeps_what_it_would_go_back_to(void **state)
+{
+    static const Course courses[] = {
+        {.name = "while the next one is proved",
+         .plan = PORTS,
+         .before = "push A; settle; push B",
+         .words = "push C",
+         .trace = "pulling: pull C\n"
+                  "staged: create C web.next\n"
+                  "switching: rename A web.earlier\n"
+                  "switching: rename B web.previous\n"
+                  "switching: rename C web\n"
+                  "switching: stop B\n"
+                  "switching: start C\n",
+         .boxes = "web=C web.previous=B- web.earlier=A-",
+         .state = "committed",
+         .quarantine = ""},
+        {.name = "and when the next one proved bad it is watched on",
+         .plan = PORTS,
+         .before = "push A; settle; push B",
+         .words = "push X",
+         .trace = "pulling: pull X\n"
+                  "staged: create X web.next\n"
+                  "switching: rename A web.earlier\n"
+                  "switching: rename B web.previous\n"
+                  "switching: rename X web\n"
+                  "switching: stop B\n"
+                  "switching: start X\n"
+                  "rolling-back: rename X web.next\n"
+                  "rolling-back: rename B web\n"
+                  "rolling-back: start B\n"
+                  "rolling-back: remove X\n"
+                  "rolling-back: rename A web.previous\n",
+         .boxes = "web=B web.previous=A-",
+         .state = "committed",
+         .quarantine = "X",
+         .message = "this digest is quarantined"},
+        {.name = "so that it goes back further",
+         .plan = PORTS,
+         .before = "push A; settle; push B; push X",
+         .words = "die B 3",
+         .boxes = "web=A",
+         .state = "rolled-back",
+         .quarantine = "B X",
+         .message = "crash loop"},
+        {.name = "or settles",
+         .plan = PORTS,
+         .before = "push A; settle; push B; push X; look",
+         .words = "settle; look",
+         .boxes = "web=B",
+         .state = "settled",
+         .quarantine = "X",
+         .message = "this digest is quarantined"},
+        {.name = "one after the other",
+         .plan = PORTS,
+         .before = "push A; settle; push B; push C; die C 3",
+         .words = "die B 3",
+         .boxes = "web=A",
+         .state = "rolled-back",
+         .quarantine = "B C",
+         .message = "crash loop"},
+        {.name = "while the next one cannot be pulled it is watched, too",
+         .plan = PORTS,
+         .before = "push A; settle; push B; fail 99 500 pull = no; push C",
+         .words = "die B 3",
+         .boxes = "web=A",
+         .state = "rolled-back",
+         .quarantine = "B",
+         .message = "crash loop"},
+        {.name = "and settles",
+         .plan = PORTS,
+         .before = "push A; settle; push B; fail 99 500 pull = no; push C",
+         .words = "settle",
+         .boxes = "web=B",
+         .state = "pulling",
+         .quarantine = "",
+         .message = "pull"},
+        {.name = "all of it goes when the last one has settled",
+         .plan = PORTS,
+         .before = "push A; settle; push B; push C",
+         .words = "settle",
+         .trace = "committed: remove A\n"
+                  "committed: remove B\n",
+         .boxes = "web=C",
+         .state = "settled",
+         .quarantine = ""},
+    };
+
+    check_courses(courses, ELEMENTS(courses));
+}
+
 static void a_bad_digest_comes_in_again_when_a_person_says_so(void **state)
 {
     static const Course courses[] = {
@@ -427,6 +518,22 @@ static void whatever_strikes_once_the_wanted_one_serves_alone_in_the_end(void **
          .boxes = "web=A",
          .state = "settled",
          .quarantine = "X"},
+        {.name = "a bad one before the former has settled",
+         .plan = PORTS,
+         .before = "push A; settle; push B",
+         .words = "push X",
+         .after = "look",
+         .boxes = "web=B web.previous=A-",
+         .state = "committed",
+         .quarantine = "X"},
+        {.name = "a crash loop",
+         .plan = PORTS,
+         .before = "push A; settle; push B",
+         .words = "die B 3",
+         .after = "look; look",
+         .boxes = "web=A",
+         .state = "settled",
+         .quarantine = "B"},
         {.name = "settling",
          .plan = PORTS,
          .before = "push A; settle; push B",
@@ -445,6 +552,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(forward_one_after_the_other_and_side_by_side),
         cmocka_unit_test(back_to_what_ran),
+        cmocka_unit_test(what_has_not_settled_keeps_what_it_would_go_back_to),
         cmocka_unit_test(a_bad_digest_comes_in_again_when_a_person_says_so),
         cmocka_unit_test(whatever_strikes_once_the_wanted_one_serves_alone_in_the_end),
     };
