@@ -5,6 +5,7 @@
 
 #include "agent/base/crash.h"
 #include "agent/base/str.h"
+#include "agent/base/time.h"
 #include "agent/io/loop.h"
 #include "crawler/extract/extract.h"
 #include "crawler/sink/sink.h"
@@ -52,10 +53,12 @@ static bool lost_meanwhile(Intake *intake)
     return true;
 }
 
-/* Whether the disk takes anything at all again. */
+/* Whether the disk takes anything at all again: something that is not there yet, as a commit that
+ * changes nothing writes nothing and always succeeds. */
 static int try_write(Intake *intake, Error *err)
 {
-    int r = spool_text_save(intake->spool, "probe", NULL, err);
+    auto_free char *text = str_printf("%llu", (unsigned long long)now_realtime_usec());
+    int r = spool_text_save(intake->spool, "probe", text ? text : "", err);
 
     return r < 0 ? r : spool_sync(intake->spool, err);
 }

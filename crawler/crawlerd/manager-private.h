@@ -32,7 +32,7 @@ struct Manager {
     HttpClient *http;
     Cloud *cloud;
     sd_bus *bus;
-    Spool *spool;
+    Spool *spool; /* this and the next two: NULL while the disk takes nothing at the start */
     Intake *intake;
     Fetcher *fetcher;
     Sink *sink;
@@ -62,6 +62,7 @@ struct Manager {
 
     /* Why fetching is held, most severe first; NULL where not. */
     char *hold_spool, *hold_full, *hold_cold, *hold_writer;
+    char *spool_remedy;
     char *refused_message; /* the document's fault */
     char *aside_message;   /* the spool was moved aside */
     char *egress_message;

@@ -22,6 +22,7 @@
 #define SPOOL_RELEASE       (9.0 / 10) /* of its size: fetching goes on again */
 #define EGRESS_PROBE_URL    "https://bigquery.googleapis.com/discovery/v1/apis/bigquery/v2/rest"
 #define ONCE_PATIENCE_USEC  MINUTE /* a pause that is longer needs a person, or a daemon */
+#define DISK_AGAIN_USEC     (5 * SECOND)
 
 static void begin(Manager *m);
 
@@ -82,14 +83,37 @@ static void look_at_size(Manager *m)
     }
 }
 
+/* What an administrator or a cleanup mends without us. */
+static bool disk_may_recover(int code)
+{
+    return code == -ENOSPC || code == -EDQUOT || code == -EROFS || code == -EIO;
+}
+
+static void hold_for_spool(Manager *m, const Error *err)
+{
+    if (!m->hold_spool)
+        crawl_event(LOG_LEVEL_ERROR, "spool-lost", &(CrawlEventSubject){.err = err},
+                    "%s%s%s%s; fetching pauses, retrying in 5 s", error_text(err),
+                    err->remedy ? " (remedy: " : "", err->remedy ? err->remedy : "",
+                    err->remedy ? ")" : "");
+    if (str_set(&m->spool_remedy, err->remedy) < 0)
+        m->spool_remedy = NULL;
+    set_hold(m, &m->hold_spool, error_text(err));
+}
+
+static void spool_is_back(Manager *m)
+{
+    if (m->hold_spool)
+        crawl_event(LOG_LEVEL_NOTICE, "spool-back", NULL,
+                    "the spool can be written again: fetching goes on");
+    set_hold(m, &m->hold_spool, NULL);
+}
+
 static void on_lost(const Error *err, void *userdata)
 {
     Manager *m = userdata;
 
-    if (!m->hold_spool)
-        crawl_event(LOG_LEVEL_ERROR, "spool-lost", &(CrawlEventSubject){.err = err},
-                    "%s; fetching pauses, retrying in 5 s", error_text(err));
-    set_hold(m, &m->hold_spool, error_text(err));
+    hold_for_spool(m, err);
     fetcher_forget(m->fetcher);
 }
 
@@ -97,10 +121,7 @@ static void on_committed(void *userdata)
 {
     Manager *m = userdata;
 
-    if (m->hold_spool)
-        crawl_event(LOG_LEVEL_NOTICE, "spool-back", NULL,
-                    "the spool can be written again: fetching goes on");
-    set_hold(m, &m->hold_spool, NULL);
+    spool_is_back(m);
     fetcher_committed(m->fetcher);
     look_at_size(m);
     if (m->delivery)
@@ -466,7 +487,11 @@ static int load_document(Manager *m, bool starting, Error *err)
         r = spool_text_save(m->spool, TEXT_DOCUMENT, buf_str(&text), err);
         if (r >= 0)
             r = spool_sync(m->spool, err);
-        return r < 0 ? r : 1;
+        /* It is in force all the same. */
+        if (r < 0)
+            log_failure(LOG_LEVEL_WARNING, NULL, err, "a start without agentd would not know it");
+        error_done(err);
+        return 1;
     }
     if (r == -ENOENT && m->options.plan_file)
         return error_remedy(err, r,
@@ -490,8 +515,12 @@ static int load_document(Manager *m, bool starting, Error *err)
 
 int manager_reload(Manager *m, Error *err)
 {
-    int r = load_document(m, /* starting= */ false, err);
+    int r;
 
+    if (!m->spool)
+        return error_set(err, -EAGAIN, ERROR_TEMPORARY, "the spool is not open yet: %s",
+                         m->hold_spool ? m->hold_spool : "");
+    r = load_document(m, /* starting= */ false, err);
     if (r < 0) {
         set_refused(m, err);
         return r;
@@ -618,6 +647,7 @@ static int begin_with_sink(Manager *m, Error *err)
     r = crawl_plan_jobset(m->document.plan, identity.jobset);
     if (r < 0)
         return error_oom(err);
+    m->sink = sink_free(m->sink); /* of a beginning that failed */
     r = sink_new(&m->document.plan->sink, m->options.state_dir, project, &identity, &m->sink, err);
     if (r < 0)
         return r;
@@ -638,9 +668,14 @@ static int begin_with_sink(Manager *m, Error *err)
     return coldstart_new(&context, m->spool, m->sources, lookback, &handlers, &m->coldstart, err);
 }
 
-/* The plan is at fault: nothing helps but another one. */
+/* The disk is at fault, or the plan, and then nothing helps but another one. */
 static void cannot_begin(Manager *m, const Error *err)
 {
+    if (disk_may_recover(err->code) && !m->options.once) {
+        hold_for_spool(m, err);
+        (void)timer_set(m->again, DISK_AGAIN_USEC, SECOND);
+        return;
+    }
     set_refused(m, err);
     if (m->options.once)
         once_fail(m, err);
@@ -713,11 +748,6 @@ static void begin(Manager *m)
 
 /* --- Ending --------------------------------------------------------------------------------- */
 
-static void on_again(void *userdata)
-{
-    begin(userdata);
-}
-
 static void on_time_is_up(void *userdata)
 {
     Manager *m = userdata;
@@ -748,7 +778,7 @@ void manager_stop(Manager *m)
     if (m->intake && spool_sync(m->spool, &err) < 0)
         log_failure(LOG_LEVEL_WARNING, NULL, &err, "what was not written is fetched again");
     if (!m->delivery) {
-        (void)sd_event_exit(m->event, once_verdict(m));
+        (void)sd_event_exit(m->event, m->spool ? once_verdict(m) : EXIT_SUCCESS);
         return;
     }
     log_info("stopping: sending what is spooled");
@@ -768,6 +798,7 @@ static int open_spool(Manager *m, Error *err)
     r = dir_create(m->options.state_dir, 0700, err);
     if (r < 0)
         return r;
+    free(m->spool_path);
     m->spool_path = path_join(m->options.state_dir, "spool.db");
     if (!m->spool_path)
         return error_oom(err);
@@ -786,7 +817,8 @@ static int open_spool(Manager *m, Error *err)
     return r;
 }
 
-static int make_parts(Manager *m, Error *err)
+/* The spool, and what works on it: all or nothing. */
+static int open_parts(Manager *m, Error *err)
 {
     IntakeHandlers intake = {.taken = on_taken,
                              .refused = on_refused,
@@ -798,22 +830,75 @@ static int make_parts(Manager *m, Error *err)
                            .egress_suspect = on_egress_suspect,
                            .trouble = on_fetch_trouble,
                            .userdata = m};
-    CloudConfig cloud = {.event = m->event, .root = m->options.root};
     FetchMemory memory;
+    int r;
+
+    r = open_spool(m, err);
+    if (r >= 0)
+        r = intake_new(m->event, m->spool, &intake, &m->intake, err);
+    if (r >= 0) {
+        memory = spool_fetch_memory(m->spool);
+        r = fetcher_new(m->event, m->http, &memory, &fetch, &m->fetcher, err);
+    }
+    if (r < 0) {
+        m->intake = intake_free(m->intake);
+        m->spool = spool_close(m->spool);
+    }
+    return r;
+}
+
+static int load_first_document(Manager *m, Error *err)
+{
+    int r = load_document(m, /* starting= */ true, err);
+
+    if (r < 0 && !m->options.once && !m->options.plan_file) {
+        log_failure(LOG_LEVEL_ERROR, NULL, err, "waiting for another one");
+        set_refused(m, err);
+        error_done(err);
+        r = 0;
+    }
+    return r;
+}
+
+/* Opens the spool and reads the document; a disk that takes nothing now is waited for. */
+static int open_up(Manager *m, Error *err)
+{
+    int r = open_parts(m, err);
+
+    if (r < 0 && !m->options.once && disk_may_recover(r)) {
+        hold_for_spool(m, err);
+        error_done(err);
+        (void)timer_set(m->again, DISK_AGAIN_USEC, SECOND);
+        return 0;
+    }
+    if (r < 0)
+        return r;
+    spool_is_back(m);
+    return load_first_document(m, err);
+}
+
+static void on_again(void *userdata)
+{
+    Manager *m = userdata;
+    auto_error Error err = {0};
+
+    if (!m->spool && open_up(m, &err) < 0) {
+        log_failure(LOG_LEVEL_ERROR, NULL, &err, "giving up");
+        (void)sd_event_exit(m->event, EXIT_FAILURE);
+    } else if (m->spool) {
+        begin(m);
+    }
+}
+
+static int make_parts(Manager *m, Error *err)
+{
+    CloudConfig cloud = {.event = m->event, .root = m->options.root};
     int r;
 
     r = http_client_new(m->event, "mervis-agent/" PACKAGE_VERSION, &m->http, err);
     cloud.http = m->http;
     if (r >= 0)
         r = cloud_new(&cloud, &m->cloud, err);
-    if (r >= 0)
-        r = open_spool(m, err);
-    if (r >= 0)
-        r = intake_new(m->event, m->spool, &intake, &m->intake, err);
-    if (r < 0)
-        return r;
-    memory = spool_fetch_memory(m->spool);
-    r = fetcher_new(m->event, m->http, &memory, &fetch, &m->fetcher, err);
     if (r >= 0 && (timer_new(m->event, on_time_is_up, m, &m->timer) < 0 ||
                    timer_new(m->event, on_again, m, &m->again) < 0))
         r = error_oom(err);
@@ -838,16 +923,10 @@ int manager_new(sd_event *event, const ManagerOptions *options, Manager **ret, E
     if (!m->document_path)
         return error_oom(err);
     r = make_parts(m, err);
+    if (r >= 0)
+        r = open_up(m, err);
     if (r < 0)
         return r;
-    r = load_document(m, /* starting= */ true, err);
-    if (r < 0 && (options->once || options->plan_file))
-        return r;
-    if (r < 0) {
-        log_failure(LOG_LEVEL_ERROR, NULL, err, "waiting for another one");
-        set_refused(m, err);
-        error_done(err);
-    }
     if (options->bus) {
         r = manager_serve_bus(m, err);
         if (r < 0) {
@@ -857,7 +936,8 @@ int manager_new(sd_event *event, const ManagerOptions *options, Manager **ret, E
     }
     if (options->once && once_begin(m) < 0)
         return error_oom(err);
-    begin(m);
+    if (m->spool)
+        begin(m);
     *ret = take_ptr(m);
     return 0;
 }
@@ -881,6 +961,7 @@ Manager *manager_free(Manager *m)
     free(m->spool_path);
     free(m->document_path);
     free(m->hold_spool);
+    free(m->spool_remedy);
     free(m->hold_full);
     free(m->hold_cold);
     free(m->hold_writer);

@@ -69,7 +69,7 @@ static json_t *describe_jobs(Manager *m, bool *ret_trouble)
 static json_t *describe_backfills(Manager *m)
 {
     FetchBackfillStatus items[BACKFILLS_MAX];
-    size_t n = fetcher_backfills(m->fetcher, items, BACKFILLS_MAX);
+    size_t n = m->fetcher ? fetcher_backfills(m->fetcher, items, BACKFILLS_MAX) : 0;
     json_auto_t *list = json_array();
 
     for (size_t i = 0; i < n; i++)
@@ -89,7 +89,7 @@ static json_t *describe_hosts(Manager *m)
     uint64_t now = now_realtime_usec();
     const FetchHost *host;
 
-    for (size_t i = 0; (host = fetcher_host(m->fetcher, i)); i++) {
+    for (size_t i = 0; m->fetcher && (host = fetcher_host(m->fetcher, i)); i++) {
         bool open = fetch_host_is_open(host, now);
 
         if (json_array_append_new(
@@ -145,11 +145,12 @@ static json_t *describe_delivery(Manager *m, const SpoolStatus *status, bool *re
 static json_t *describe_egress(Manager *m)
 {
     const CrawlEgress *egress;
-    uint64_t bytes = fetcher_bytes_today(m->fetcher);
+    uint64_t bytes;
     double cost;
 
-    if (!m->document.plan)
+    if (!m->document.plan || !m->fetcher)
         return json_null();
+    bytes = fetcher_bytes_today(m->fetcher);
     egress = &m->document.plan->egress;
     cost = (double)bytes / GIB * egress->price_per_gib + HOURS_A_DAY * egress->price_per_hour;
     return json_pack("{s:o, s:o, s:f}", "bytes_today", number(bytes), "daily_bytes",
@@ -162,6 +163,8 @@ static const char *state_of(const Manager *m, bool trouble)
         return "stopping";
     if (m->refused_message)
         return "degraded";
+    if (m->hold_spool)
+        return "paused";
     if (m->phase == PHASE_IDLE)
         return "idle";
     if (m->phase == PHASE_RUNNING && manager_hold_reason(m))
@@ -180,24 +183,32 @@ static const char *message_of(const Manager *m)
     return m->egress_message ? m->egress_message : m->aside_message;
 }
 
+static const char *remedy_of(const Manager *m)
+{
+    const char *message = message_of(m);
+
+    if (message && message == m->hold_spool)
+        return m->spool_remedy;
+    return message && message == m->egress_message ? m->egress_remedy : NULL;
+}
+
 json_t *manager_describe(Manager *m)
 {
     SpoolStatus status = {0};
     bool trouble = false;
     json_t *jobs, *delivery;
 
-    if (spool_status(m->spool, &status, NULL) < 0)
+    if (!m->spool || spool_status(m->spool, &status, NULL) < 0)
         status = (SpoolStatus){0};
     jobs = describe_jobs(m, &trouble);
     delivery = describe_delivery(m, &status, &trouble);
     return json_pack("{s:s, s:s, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "kind",
                      "crawler", "version", PACKAGE_VERSION, "at", when(now_realtime_usec()),
                      "started_at", when(m->started_usec), "state", state_of(m, trouble), "message",
-                     text_or_null(message_of(m)), "remedy",
-                     text_or_null(message_of(m) == m->egress_message ? m->egress_remedy : NULL),
-                     "jobs", jobs, "backfills", describe_backfills(m), "spool",
-                     describe_spool(m, &status), "delivery", delivery, "egress", describe_egress(m),
-                     "hosts", describe_hosts(m));
+                     text_or_null(message_of(m)), "remedy", text_or_null(remedy_of(m)), "jobs",
+                     jobs, "backfills", describe_backfills(m), "spool", describe_spool(m, &status),
+                     "delivery", delivery, "egress", describe_egress(m), "hosts",
+                     describe_hosts(m));
 }
 
 /* --- Verbs ---------------------------------------------------------------------------------- */
@@ -281,6 +292,11 @@ json_t *manager_dead_letters(Manager *m, Error *err)
 {
     json_auto_t *rows = json_array(), *documents = json_array();
 
+    if (!m->spool) {
+        (void)error_set(err, -EAGAIN, ERROR_TEMPORARY, "the spool is not open yet: %s",
+                        m->hold_spool ? m->hold_spool : "");
+        return NULL;
+    }
     if (spool_each_dead(m->spool, add_dead, rows, err) < 0 ||
         spool_each_refused(m->spool, /* bodies= */ false, add_refused, documents, err) < 0)
         return NULL;

@@ -174,37 +174,6 @@ def test_a_spool_of_noise_is_kept_aside_and_the_table_still_has_each_row_once(cr
     crawl.check()
 
 
-def test_a_full_disk_pauses_fetching_and_is_recovered_from(crawl):
-    disk = crawl.directory / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", disk],
-                      capture_output=True).returncode:
-        pytest.skip("no right to mount a small file system")
-    try:
-        crawl.state = disk / "state"
-        crawl.finish(crawl.new_symbols(1))
-        symbols = crawl.done + crawl.new_symbols(4)
-        filler = disk / "filler"
-        crawl.cloud.fault({"service": "market"}, {"delay": 2}, times=1)
-        process = crawl.start(symbols)
-        time.sleep(1)
-        with open(filler, "wb", buffering=0) as f:
-            try:
-                while True:
-                    f.write(bytes(4096))
-            except OSError:
-                pass
-        time.sleep(4)
-        assert process.poll() is None, crawl.tail()
-        assert "fetching pauses" in crawl.log.read_text(), crawl.tail()
-        filler.unlink()
-        assert process.wait(100) == 0, crawl.tail()
-        crawl.done = symbols
-        crawl.check()
-    finally:
-        subprocess.run(["umount", "-l", disk], check=False)
-
-
 def test_a_market_host_that_says_when_is_not_asked_before_not_even_after_a_restart(crawl):
     symbols = crawl.new_symbols(2)
     crawl.cloud.fault({"service": "market"}, {"status": 429, "headers": {"Retry-After": "6"}},

@@ -212,6 +212,9 @@ class Crawl:
         process.wait(10)
         self.kills += 1
 
+    def expected(self, symbol):
+        return self.cloud.expected(symbol, self.first, self.last)
+
     def tail(self):
         return "".join(self.log.read_text(errors="replace").splitlines(True)[-30:])
 
@@ -220,7 +223,7 @@ class Crawl:
         key = ("symbol", "interval", "kind", "ts")
         wanted = {}
         for symbol in self.done:
-            for row in self.cloud.expected(symbol, self.first, self.last):
+            for row in self.expected(symbol):
                 wanted[tuple(row[k] for k in key)] = row
         rows = self.cloud.rows()
         found = {tuple(row[k] for k in key) for row in rows}
