@@ -66,6 +66,14 @@ static Where where(const Doctor *doctor)
     return w;
 }
 
+const char *bigquery_host(const Doctor *doctor)
+{
+    return is_cloud_vm(doctor) && doctor->plan &&
+                   json_at(doctor->plan->crawl, "sink", "bigquery", NULL)
+               ? API_NAME
+               : NULL;
+}
+
 static int judge(const Doctor *doctor, const HttpResponse *response, const char *what,
                  const char *permission, const char *role, Error *err)
 {

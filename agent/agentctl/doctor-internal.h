@@ -66,7 +66,7 @@ struct Doctor {
     bool memory_is_out;
 
     Plan *plan; /* what the metadata says, else what is in force; NULL */
-    bool google_answers, token_is_had, scopes_suffice;
+    bool apis_answer, token_is_had, scopes_suffice;
     char *engine_root; /* where its images lie; NULL while unknown */
 
     char *hosts[CRAWLER_HOSTS_MAX]; /* of the crawl jobs' recipes */
@@ -87,12 +87,9 @@ void probe_failed(Probe *probe, const Error *err, const char *remedy);
 /* An operation could not even begin. */
 void probe_began(Probe *probe, int r, const Error *err);
 
-/* "--zone=Z --project=P", "NAME" where the machine has none. Valid until the next call. */
-const char *vm_name(const Doctor *doctor);
+/* A word to be filled in where it is not known. Valid until the next call. */
 const char *vm_project(const Doctor *doctor);
 const char *vm_region(const Doctor *doctor);
-/* "NAME --zone=Z --project=P"; NULL when memory is out. */
-char *vm_words(const Doctor *doctor);
 bool is_cloud_vm(const Doctor *doctor);
 /* What everything that needs the cloud's APIs begins with: false, with a line that says why. */
 bool cloud_is_ready(const Doctor *doctor, Probe *probe);
@@ -112,7 +109,7 @@ void check_timezones(Doctor *doctor);
 void check_units(Doctor *doctor);
 
 /* -- doctor-network.c -- */
-void check_google(Doctor *doctor);
+void check_apis(Doctor *doctor);
 void check_dns(Doctor *doctor);
 void check_egress(Doctor *doctor);
 /* Reads the hosts of the plan's recipes into doctor->hosts; a line only when that fails. */
@@ -124,6 +121,8 @@ void check_images(Doctor *doctor);
 
 /* -- doctor-bigquery.c -- */
 void check_bigquery(Doctor *doctor);
+/* Of the API that the plan's rows go to; NULL where they go elsewhere, or there is no cloud. */
+const char *bigquery_host(const Doctor *doctor);
 typedef struct TableColumn {
     const char *name, *type, *other_type; /* as tables.get may call it */
 } TableColumn;

@@ -65,10 +65,9 @@ static void judge_disk(Doctor *doctor, const char *path, const struct statvfs *d
     Probe *inodes = probe_new(doctor, "inodes.%s", path);
     unsigned used = used_percent(disk->f_blocks, disk->f_bavail);
     unsigned inodes_used = used_percent(disk->f_files, disk->f_favail);
-    auto_free char *vm = vm_words(doctor);
+    auto_free char *larger = cloud_cure(doctor->cloud, CLOUD_TROUBLE_DISK_FULL);
     auto_free char *remedy =
-        vm ? str_printf("sudo agentctl cleanup; gcloud compute disks resize %s --size=20GB", vm)
-           : NULL;
+        str_printf("sudo agentctl cleanup%s%s", larger ? "; " : "", larger ? larger : "");
     char left[PARSE_TEXT_MAX];
 
     if (!space || !inodes)

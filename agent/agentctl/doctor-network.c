@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* agentctl doctor: which peers answer, and by which way. Google's APIs do not pass Cloud NAT, and
- * market hosts do: what the two answer together tells where the fault is. */
+/* agentctl doctor: which peers answer, and by which way. The cloud's APIs are reached without NAT,
+ * and market hosts are not: what the two answer together tells where the fault is. */
 
 #include <errno.h>
 #include <stdio.h>
@@ -13,8 +13,6 @@
 #include "agent/io/daemon.h"
 #include "agent/io/json.h"
 
-#define GOOGLE_HOST         "secretmanager.googleapis.com"
-#define BIGQUERY_HOST       "bigquery.googleapis.com"
 #define CLOCK_TOLERANCE_SEC 60
 #define RECIPE_MAX          (1U << 20)
 #define ROBOTS_MAX          (1U << 20)
@@ -33,7 +31,7 @@ static int get(Doctor *doctor, const char *url, HttpHandler handler, void *userd
     return http_start(doctor->http, &request, handler, userdata, ret, err);
 }
 
-/* ---- Google's APIs, and the clock by their answer ---- */
+/* ---- The cloud's APIs, and the clock by their answer ---- */
 
 /* "Tue, 07 Oct 2026 06:30:00 GMT" */
 static time_t date_of(const HttpResponse *response)
@@ -63,49 +61,48 @@ static void judge_clock(Doctor *doctor, const HttpResponse *response)
         probe_ok(probe, "right to %lld s", (long long)(off_sec < 0 ? -off_sec : off_sec));
 }
 
-static void say_google_silent(Probe *probe, const Error *err)
+static void say_silent(Probe *probe, const Error *err)
 {
     Doctor *doctor = probe->doctor;
-    auto_free char *vm = vm_words(doctor);
-    auto_free char *remedy =
-        vm ? str_printf("gcloud compute networks subnets update \"$(gcloud compute instances "
-                        "describe %s --format='value(networkInterfaces[0].subnetwork)')\" "
-                        "--enable-private-ip-google-access",
-                        vm)
-           : NULL;
+    const CloudApis *apis = cloud_apis(doctor->cloud);
+    auto_free char *remedy = cloud_cure(doctor->cloud, CLOUD_TROUBLE_NO_APIS);
 
     probe_wrong(probe, remedy,
-                "Google's APIs do not answer (%s): the subnet lacks Private Google Access, or DNS "
-                "or a firewall is in the way",
-                error_text(err));
+                "%s do not answer (%s): the subnet lacks %s, or DNS or a firewall is in the way",
+                apis->name, error_text(err), apis->access);
 }
 
-static void on_google(HttpOp *op, const HttpResponse *response, const Error *err, void *userdata)
+static void on_apis(HttpOp *op, const HttpResponse *response, const Error *err, void *userdata)
 {
     Probe *probe = userdata;
 
     if (err) {
-        say_google_silent(probe, err);
+        say_silent(probe, err);
         return;
     }
-    probe->doctor->google_answers = true;
+    probe->doctor->apis_answer = true;
     judge_clock(probe->doctor, response);
-    probe_ok(probe, "answer from %s", response->peer_address);
+    probe_ok(probe, "%s answer from %s", cloud_apis(probe->doctor->cloud)->name,
+             response->peer_address);
 }
 
-void check_google(Doctor *doctor)
+void check_apis(Doctor *doctor)
 {
-    Probe *probe = probe_new(doctor, "google-apis");
+    const CloudApis *apis = cloud_apis(doctor->cloud);
+    Probe *probe = probe_new(doctor, "cloud-apis");
+    auto_free char *url = NULL;
     auto_error Error err = {0};
 
     if (!probe)
         return;
-    if (!is_cloud_vm(doctor))
+    if (!apis) {
         probe_skip(probe, "this machine is no cloud VM");
-    else
-        probe_began(
-            probe, get(doctor, "https://" GOOGLE_HOST "/", on_google, probe, &probe->http_op, &err),
-            &err);
+        return;
+    }
+    url = str_printf("https://%s/", apis->secrets_host);
+    probe_began(probe,
+                url ? get(doctor, url, on_apis, probe, &probe->http_op, &err) : error_oom(&err),
+                &err);
 }
 
 /* ---- The hosts of the plan's recipes ---- */
@@ -235,14 +232,16 @@ static void resolve(Doctor *doctor, const char *host)
 
 void check_dns(Doctor *doctor)
 {
+    const CloudApis *apis = cloud_apis(doctor->cloud);
+    const char *sink = bigquery_host(doctor);
     const Plan *plan = doctor->plan;
 
     if (!plan)
         return;
-    if (is_cloud_vm(doctor) && plan->secrets.n > 0)
-        resolve(doctor, GOOGLE_HOST);
-    if (is_cloud_vm(doctor) && json_at(plan->crawl, "sink", "bigquery", NULL))
-        resolve(doctor, BIGQUERY_HOST);
+    if (apis && plan->secrets.n > 0)
+        resolve(doctor, apis->secrets_host);
+    if (sink)
+        resolve(doctor, sink);
     PLAN_FOREACH (PlanContainer, container, plan->containers) {
         auto_(reference_freep) Reference *reference = NULL;
         auto_free char *host = NULL;
@@ -259,22 +258,11 @@ void check_dns(Doctor *doctor)
 
 /* ---- The way out ---- */
 
-static char *nat_remedy(const Doctor *doctor)
-{
-    return str_printf(
-        "gcloud compute routers list --regions=%s --project=%s; then, with its names: gcloud "
-        "compute routers nats update NAT --router=ROUTER --region=%s --project=%s "
-        "--min-ports-per-vm=128 (none there: gcloud compute routers nats create NAT "
-        "--router=ROUTER --region=%s --project=%s --auto-allocate-nat-external-ips "
-        "--nat-all-subnet-ip-ranges)",
-        vm_region(doctor), vm_project(doctor), vm_region(doctor), vm_project(doctor),
-        vm_region(doctor), vm_project(doctor));
-}
-
 static void say_egress(Doctor *doctor)
 {
     auto_buf Buf silent = BUF_INIT(4096);
-    auto_free char *remedy = nat_remedy(doctor);
+    const CloudApis *apis = cloud_apis(doctor->cloud);
+    auto_free char *remedy = cloud_cure(doctor->cloud, CLOUD_TROUBLE_NO_EGRESS);
     size_t n_silent = 0;
 
     for (size_t i = 0; i < doctor->n_hosts; i++) {
@@ -289,11 +277,11 @@ static void say_egress(Doctor *doctor)
     else if (n_silent < doctor->n_hosts)
         probe_ok(doctor->egress, "market hosts answer; but not %s: the fault is theirs",
                  buf_str(&silent));
-    else if (doctor->google_answers)
+    else if (doctor->apis_answer)
         probe_wrong(doctor->egress, remedy,
-                    "no market host answers (%s) while Google's APIs do: Cloud NAT is missing, or "
-                    "has no port left for this VM",
-                    buf_str(&silent));
+                    "no market host answers (%s) while %s do: %s is missing, or has no port left "
+                    "for this VM",
+                    buf_str(&silent), apis->name, apis->egress);
     else
         probe_wrong(doctor->egress, "ip route; cat /etc/resolv.conf", "no market host answers: %s",
                     buf_str(&silent));

@@ -119,19 +119,15 @@ static void say_faults(Probe *probe, const char *where, const FieldErrors *error
 static void judge_plan(Probe *probe, const CloudSnapshot *snapshot)
 {
     Doctor *doctor = probe->doctor;
-    auto_free char *crawlerd = daemon_sibling("crawlerd"), *vm = vm_words(doctor);
-    auto_free char *remedy = vm ? str_printf("gcloud compute instances add-metadata %s "
-                                             "--metadata-from-file=mervis-plan=plan.json",
-                                             vm)
-                                : NULL;
+    auto_free char *crawlerd = daemon_sibling("crawlerd");
+    auto_free char *remedy = cloud_cure(doctor->cloud, CLOUD_TROUBLE_NO_PLAN);
     auto_field_errors FieldErrors errors = {0};
     auto_verdict Verdict verdict = {0};
     auto_error Error err = {0};
     int r;
 
     if (!snapshot->plan) {
-        probe_wrong(probe, is_cloud_vm(doctor) ? remedy : "write " CLOUD_PLAN_PATH,
-                    "no plan is set: %s", snapshot->plan_where);
+        probe_wrong(probe, remedy, "no plan is set: %s", snapshot->plan_where);
         return;
     }
     /* It runs crawlerd for the crawl part, which reads and ends; nothing else waits meanwhile. */
@@ -170,6 +166,7 @@ static void on_snapshot(const CloudSnapshot *snapshot, const Error *err, void *u
     Probe *probe = userdata;
     Doctor *doctor = probe->doctor;
     Probe *plan = probe_new(doctor, "plan");
+    auto_free char *remedy = cloud_cure(doctor->cloud, CLOUD_TROUBLE_NO_METADATA);
 
     if (!plan) {
         probe_skip(probe, "out of memory");
@@ -184,7 +181,7 @@ static void on_snapshot(const CloudSnapshot *snapshot, const Error *err, void *u
     }
     probe_skip(plan, "not looked at: the metadata server does not answer");
     ask_plan_in_force(doctor);
-    probe_failed(probe, err, "curl -sH Metadata-Flavor:Google http://169.254.169.254/; ip route");
+    probe_failed(probe, err, remedy);
 }
 
 void check_metadata(Doctor *doctor)
@@ -259,7 +256,7 @@ void check_startup_script(Doctor *doctor)
 {
     const CloudIdentity *identity = cloud_identity_peek(doctor->cloud);
     Probe *probe = probe_new(doctor, "startup-script");
-    auto_free char *vm = vm_words(doctor), *remedy = NULL;
+    auto_free char *remedy = cloud_cure(doctor->cloud, CLOUD_TROUBLE_STARTUP_SCRIPT);
 
     if (!probe)
         return;
@@ -270,13 +267,6 @@ void check_startup_script(Doctor *doctor)
             probe_skip(probe, "not looked at: the metadata server does not answer");
         return;
     }
-    remedy = vm ? str_printf("gcloud compute instances remove-metadata %s "
-                             "--keys=startup-script,startup-script-url%s",
-                             vm,
-                             str_is_empty(identity->group)
-                                 ? ""
-                                 : "; and take it out of the group's instance template")
-                : NULL;
     probe_wrong(probe, remedy,
                 "a startup script is set too: it runs at every boot, and works against the plan");
 }

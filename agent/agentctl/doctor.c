@@ -27,7 +27,7 @@ static const struct {
     {STAGE_NETWORK, check_startup_script},
     {STAGE_NETWORK, check_scopes},
     {STAGE_NETWORK, check_token},
-    {STAGE_NETWORK, check_google},
+    {STAGE_NETWORK, check_apis},
     {STAGE_NETWORK, check_disk},
     {STAGE_NETWORK, check_timezones},
     {STAGE_NETWORK, check_units},
@@ -52,14 +52,14 @@ static const DoctorHelp lines[] = {
     {"startup-script",   "no old startup script works against us"},
     {"scopes",           "the VM's access scopes let its token through"},
     {"token",            "a token of the service account is to be had"},
-    {"google-apis",      "Google's APIs answer (Private Google Access)"},
+    {"cloud-apis",       "the cloud's APIs answer"},
     {"clock",            "the clock is right, by the Date of their answer"},
     {"disk.PATH",        "room is left on the disks of state and images"},
     {"inodes.PATH",      "and inodes"},
     {"time-zones",       "the data of the time zones in use is installed"},
     {"recipe.NAME",      "crawlerd knows the recipe of a job"},
     {"dns.HOST",         "the name of a peer resolves"},
-    {"egress",           "the market hosts answer (Cloud NAT)"},
+    {"egress",           "the market hosts answer (NAT)"},
     {"secret.NAME",      "the secret can be read: scope, IAM, version"},
     {"image.NAME",       "the container's tag exists, may be pulled, and is for this platform"},
     {"bigquery-jobs",    "BigQuery jobs may be run in the project"},
@@ -186,13 +186,6 @@ bool is_cloud_vm(const Doctor *doctor)
     return !streq(cloud_name(doctor->cloud), "local");
 }
 
-const char *vm_name(const Doctor *doctor)
-{
-    const CloudIdentity *identity = cloud_identity_peek(doctor->cloud);
-
-    return or_word(identity ? identity->name : NULL, "NAME");
-}
-
 const char *vm_project(const Doctor *doctor)
 {
     const CloudIdentity *identity = cloud_identity_peek(doctor->cloud);
@@ -207,22 +200,14 @@ const char *vm_region(const Doctor *doctor)
     return or_word(identity ? identity->region : NULL, "REGION");
 }
 
-char *vm_words(const Doctor *doctor)
-{
-    const CloudIdentity *identity = cloud_identity_peek(doctor->cloud);
-
-    return str_printf("%s --zone=%s --project=%s", vm_name(doctor),
-                      or_word(identity ? identity->zone : NULL, "ZONE"), vm_project(doctor));
-}
-
 bool cloud_is_ready(const Doctor *doctor, Probe *probe)
 {
     if (!is_cloud_vm(doctor))
         probe_skip(probe, "this machine is no cloud VM");
     else if (!doctor->scopes_suffice)
         probe_skip(probe, "not looked at: the access scopes are wrong");
-    else if (!doctor->google_answers)
-        probe_skip(probe, "not looked at: Google's APIs do not answer");
+    else if (!doctor->apis_answer)
+        probe_skip(probe, "not looked at: the cloud's APIs do not answer");
     else if (!doctor->token_is_had)
         probe_skip(probe, "not looked at: there is no token");
     else

@@ -85,7 +85,8 @@ int gce_request(const Gce *gce, const char *path, HttpRequest *ret, char **ret_u
         .headers = headers,
         .n_headers = ELEMENTS(headers),
         .no_proxy = true,
-        .follow = true, /* a directory asked for without its slash */
+        .allow_plain = true, /* it speaks nothing else, on a link that only this machine is on */
+        .follow = true,      /* a directory asked for without its slash */
         .connect_timeout_usec = 5 * SECOND,
         .try_timeout_usec = 5 * SECOND,
         .retry = {.tries = 5, .base_usec = 500 * MSEC, .cap_usec = 5 * SECOND},
@@ -113,5 +114,7 @@ const CloudOps cloud_gce = {
     .login_refused = gce_login_refused,
     .login_explain = gce_login_explain,
     .scopes_suffice = gce_scopes_suffice,
+    .apis = &gce_apis,
+    .cure = gce_cure,
     .publish = gce_publish,
 };

@@ -54,6 +54,10 @@ int gce_judge(const Cloud *cloud, const HttpResponse *response, const CloudNeed 
 int gce_judge_with(const CloudIdentity *identity, const char *scopes_text,
                    const HttpResponse *response, const CloudNeed *need, Error *err);
 bool gce_scopes_suffice(const CloudIdentity *identity, char **ret_remedy);
+
+/* cloud-gce-cure.c */
+extern const CloudApis gce_apis;
+char *gce_cure(const CloudIdentity *identity, CloudTrouble trouble);
 /* The peer's own sentence, made printable; NULL when it sent none. */
 char *gce_peer_sentence(const HttpResponse *response);
 /* Adds ": sentence" to a message. */

@@ -403,6 +403,11 @@ static int local_secret(Cloud *cloud, const char *name, const char *version, boo
     return 0;
 }
 
+static char *local_cure(const CloudIdentity *identity, CloudTrouble trouble)
+{
+    return trouble == CLOUD_TROUBLE_NO_PLAN ? strdup("write " CLOUD_PLAN_PATH) : NULL;
+}
+
 const CloudOps cloud_local = {
     .name = "local",
     .detect = local_detect,
@@ -411,4 +416,5 @@ const CloudOps cloud_local = {
     .read = local_read,
     .secret = local_secret,
     .secret_check_name = local_secret_check_name,
+    .cure = local_cure,
 };

@@ -75,6 +75,8 @@ struct CloudOps {
     int (*login_explain)(const Cloud *cloud, const char *registry_host, const char *repository,
                          Error *err);
     bool (*scopes_suffice)(const CloudIdentity *identity, char **ret_remedy);
+    const CloudApis *apis; /* NULL: none */
+    char *(*cure)(const CloudIdentity *identity, CloudTrouble trouble);
     void (*publish)(Cloud *cloud, const char *key, const char *text);
 };
 

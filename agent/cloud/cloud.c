@@ -385,6 +385,18 @@ int cloud_login_explain(const Cloud *cloud, const char *registry_host, const cha
     return cloud->ops->login_explain(cloud, registry_host, repository, err);
 }
 
+const CloudApis *cloud_apis(const Cloud *cloud)
+{
+    return cloud->ops->apis;
+}
+
+char *cloud_cure(const Cloud *cloud, CloudTrouble trouble)
+{
+    assert(trouble < CLOUD_TROUBLE_MAX);
+
+    return cloud->ops->cure ? cloud->ops->cure(cloud_identity_peek(cloud), trouble) : NULL;
+}
+
 void cloud_publish(Cloud *cloud, const char *key, const char *text)
 {
     if (cloud->ops->publish)

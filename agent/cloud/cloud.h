@@ -213,6 +213,29 @@ void cloud_login_refused(Cloud *cloud, const char *registry_host);
 int cloud_login_explain(const Cloud *cloud, const char *registry_host, const char *repository,
                         Error *err);
 
+/* --- What a person needs to know of it ----------------------------------------------------- */
+
+typedef struct CloudApis {
+    const char *name;         /* "Google's APIs": begins a sentence */
+    const char *access;       /* what a machine without a public address needs to reach them */
+    const char *egress;       /* how such a machine reaches everybody else */
+    const char *secrets_host; /* answers without a token; where secrets come from */
+} CloudApis;
+/* NULL where the machine is in no cloud. */
+const CloudApis *cloud_apis(const Cloud *cloud);
+
+typedef enum CloudTrouble {
+    CLOUD_TROUBLE_NO_METADATA,
+    CLOUD_TROUBLE_NO_PLAN,
+    CLOUD_TROUBLE_STARTUP_SCRIPT, /* see CloudIdentity */
+    CLOUD_TROUBLE_NO_APIS,
+    CLOUD_TROUBLE_NO_EGRESS,
+    CLOUD_TROUBLE_DISK_FULL,
+    CLOUD_TROUBLE_MAX,
+} CloudTrouble;
+/* The command that cures it, with this machine's own names: free(); NULL where there is none. */
+char *cloud_cure(const Cloud *cloud, CloudTrouble trouble);
+
 /* --- Status --------------------------------------------------------------------------------- */
 
 /* Publishes a short text under "mervis/<key>" where the cloud offers that, at most one write in

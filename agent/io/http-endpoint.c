@@ -19,44 +19,16 @@ void endpoints_free(Endpoint *endpoints, size_t n_endpoints)
     free(endpoints);
 }
 
-/* Where the environment moved the metadata server to, "host" or "host:port". */
-static bool is_moved_metadata_server(const char *host, uint16_t port)
-{
-    auto_free char *url = NULL, *moved_host = NULL;
-    const char *moved = getenv("GCE_METADATA_HOST");
-    uint16_t moved_port = 0;
-
-    if (str_is_empty(moved))
-        return false;
-    url = str_printf("http://%s/", moved);
-    if (!url || url_host_port(url, NULL, &moved_host, &moved_port, NULL) < 0)
-        return false;
-    return streq(moved_host, host) && moved_port == port;
-}
-
-static bool is_metadata_server(const char *host, uint16_t port)
-{
-    static const char *const names[] = {"169.254.169.254", "metadata.google.internal",
-                                        "fd20:ce::254"};
-
-    for (size_t i = 0; i < ELEMENTS(names); i++)
-        if (port == 80 && strcasecmp(host, names[i]) == 0)
-            return true;
-    return is_moved_metadata_server(host, port);
-}
-
-int url_check_scheme(const char *scheme, const char *host, uint16_t port, bool allow_plain,
-                     Error *err)
+int url_check_scheme(const char *scheme, const char *host, bool allow_plain, Error *err)
 {
     if (streq(scheme, "https"))
         return 0;
     if (!streq(scheme, "http"))
         return error_set(err, -EPROTONOSUPPORT, ERROR_INVALID, "%s: scheme %s is not supported",
                          host, scheme);
-    if (allow_plain || host_is_loopback(host) || is_metadata_server(host, port))
+    if (allow_plain || host_is_loopback(host))
         return 0;
-    (void)error_set(err, -EPERM, ERROR_INVALID,
-                    "%s: plain http is accepted for this machine and the metadata server only",
+    (void)error_set(err, -EPERM, ERROR_INVALID, "%s: plain http is accepted for this machine only",
                     host);
     return error_remedy(err, -EPERM, "use https://%s", host);
 }
@@ -79,7 +51,7 @@ static int endpoint_init(Endpoint *endpoint, const HttpEndpoint *from, Error *er
     r = url_host_port(from->base_url, &scheme, &endpoint->base_host, &endpoint->base_port, err);
     if (r < 0)
         return r;
-    if (url_check_scheme(scheme, endpoint->base_host, endpoint->base_port, false, err) < 0)
+    if (url_check_scheme(scheme, endpoint->base_host, false, err) < 0)
         return err ? (err->code = -EINVAL) : -EINVAL;
     if (strpbrk(from->base_url, "?#@"))
         return error_set(err, -EINVAL, ERROR_INVALID,

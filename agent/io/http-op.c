@@ -36,7 +36,7 @@ static int hop_set(HttpOp *op, char *url, Error *err)
     r = url_host_port(mapped, &scheme, &host, &port, err);
     if (r < 0)
         return r;
-    r = url_check_scheme(scheme, host, port, op->request.allow_plain || op->unix_socket, err);
+    r = url_check_scheme(scheme, host, op->request.allow_plain || op->unix_socket, err);
     if (r < 0)
         return r;
 

@@ -145,7 +145,6 @@ int easy_error(const HttpOp *op, CURLcode result, Error *err);
 void endpoints_free(Endpoint *endpoints, size_t n_endpoints);
 const Endpoint *endpoint_find(const HttpClient *client, const char *host);
 /* -EPERM unless https, or plain http to where that is allowed. */
-int url_check_scheme(const char *scheme, const char *host, uint16_t port, bool allow_plain,
-                     Error *err) must_check;
+int url_check_scheme(const char *scheme, const char *host, bool allow_plain, Error *err) must_check;
 
 #endif

@@ -110,7 +110,7 @@ typedef struct HttpRequest {
     bool follow; /* redirects, at most HTTP_REDIRECTS_MAX; credentials stay with the first host */
     const char *const *follow_hosts; /* NULL: any; else only to these hosts */
     bool allow_plain;                /* plain http to any host: for peers inside this machine (a
-                                        container's own address) */
+                                        container's own address) and for a metadata server */
     bool sensitive;                  /* the answer holds a secret: overwritten before it is freed */
     bool held;                       /* waits for http_op_restart() */
     bool no_proxy;                   /* the metadata server is never asked through a proxy */
@@ -140,7 +140,7 @@ DEFINE_AUTO(HttpClient, http_client_free)
  *
  * host → base URL, from the plan's `endpoints`; replaces the former map. URLs whose host is a key
  * are rewritten before connecting: scheme, host, port and path prefix come from the base URL.
- * -EINVAL for plain http to anything but loopback and the metadata server. */
+ * -EINVAL for plain http to anything but loopback. */
 typedef struct HttpEndpoint {
     const char *host;
     const char *base_url;

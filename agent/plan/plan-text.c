@@ -533,7 +533,7 @@ const char *check_host(const char *s)
 {
     size_t n = host_size(s);
 
-    return n > 0 && !s[n] ? NULL : "a host name such as \"bigquery.googleapis.com\"";
+    return n > 0 && !s[n] ? NULL : "a host name such as \"registry.example.com\"";
 }
 
 /* Behind "localhost", 127.0.0.0/8 or [::1]; NULL for any other host. */

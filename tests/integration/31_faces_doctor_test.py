@@ -68,7 +68,7 @@ def only(checks, name):
 def test_nothing_is_wrong_with_a_machine_that_is_well(well):
     checks = report(well)
     assert wrong(checks) == {}, json.dumps(checks, indent=1)
-    assert {"agentd", "metadata", "plan", "engine", "memory", "scopes", "token", "google-apis", "clock", "egress",
+    assert {"agentd", "metadata", "plan", "engine", "memory", "scopes", "token", "cloud-apis", "clock", "egress",
             "secret.app-key", "image.mervis", "bigquery-jobs", "dataset", "time-zones"} <= set(checks)
     assert not [name for name, one in checks.items()
                 if one["ok"] is None and name not in ("units",)], checks
