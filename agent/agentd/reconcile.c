@@ -1,58 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "agent/agentd/reconcile.h"
+#include "agent/agentd/reconcile-internal.h"
 
 #include <assert.h>
 #include <errno.h>
 
-#include "agent/base/backoff.h"
 #include "agent/base/crash.h"
-#include "agent/base/list.h"
 #include "agent/base/str.h"
 #include "agent/base/time.h"
 #include "agent/io/json.h"
-#include "agent/io/loop.h"
 #include "agent/resource/container.h"
 #include "agent/resource/secret.h"
 
 #define RETRY_ACCURACY_USEC (250 * MSEC)
-#define DRIFT_ACCURACY_USEC MINUTE
-
-/* A plan lives as long as a resource of it does: one that leaves may still be at work when the next
- * plan is in force. */
-typedef struct PlanRef {
-    Plan *plan;
-    size_t users;
-} PlanRef;
-
-typedef struct ResourceWork {
-    Resource *resource;
-    Reconciler *reconciler;
-    PlanRef *plan;
-    Timer *retry;
-    Backoff backoff;
-    bool busy;
-    char *said_text;   /* its failure as it was told: the same one again is not */
-    unsigned failures; /* since it was well */
-    LIST_FIELDS(struct ResourceWork, works);
-} ResourceWork;
-
-struct Reconciler {
-    ResourceContext *context;
-    ReconcilerHandlers handlers;
-    void *userdata;
-    ResourceWork *works;  /* of the plan in force, in stage order */
-    ResourceWork *adding; /* of the plan that is being taken over */
-    ResourceWork *leaving;
-    ResourceWork *gone; /* to be freed at the next turn of the loop */
-    PlanRef *plan;
-    PlanRef *adding_plan;
-    bool taking_over;
-    Timer *pass, *drift;
-};
 
 /* --- Plans and works ------------------------------------------------------------------------ */
 
-static PlanRef *plan_unref(PlanRef *ref)
+PlanRef *plan_unref(PlanRef *ref)
 {
     if (ref && --ref->users == 0) {
         plan_free(ref->plan);
@@ -61,7 +24,7 @@ static PlanRef *plan_unref(PlanRef *ref)
     return NULL;
 }
 
-static ResourceWork *work_free(ResourceWork *work)
+ResourceWork *work_free(ResourceWork *work)
 {
     if (!work)
         return NULL;
@@ -74,14 +37,14 @@ static ResourceWork *work_free(ResourceWork *work)
     return NULL;
 }
 
-static void works_free(ResourceWork **head)
+void works_free(ResourceWork **head)
 {
     LIST_FOREACH_SAFE (works, work, *head)
         work_free(work);
     *head = NULL;
 }
 
-static ResourceWork *work_find(ResourceWork *head, const char *kind, const char *name)
+ResourceWork *work_find(ResourceWork *head, const char *kind, const char *name)
 {
     LIST_FOREACH (works, work, head)
         if (streq(work->resource->ops->kind, kind) && streq(work->resource->name, name))
@@ -89,7 +52,7 @@ static ResourceWork *work_find(ResourceWork *head, const char *kind, const char 
     return NULL;
 }
 
-static void pass_soon(Reconciler *reconciler)
+void reconciler_pass_soon(Reconciler *reconciler)
 {
     (void)timer_set(reconciler->pass, 0, 0);
 }
@@ -100,7 +63,7 @@ static void tell_changed(Reconciler *reconciler)
         reconciler->handlers.changed(reconciler->userdata);
 }
 
-static void tell_left(Reconciler *reconciler)
+void reconciler_tell_left(Reconciler *reconciler)
 {
     if (!reconciler->leaving && !reconciler->taking_over && reconciler->handlers.left)
         reconciler->handlers.left(reconciler->userdata);
@@ -122,12 +85,12 @@ static void set_state(Resource *resource, ResourceState state, Error *err)
         tell_changed(resource->work->reconciler);
 }
 
-static void on_retry(void *userdata)
+void work_on_retry(void *userdata)
 {
     ResourceWork *work = userdata;
 
     work->resource->dirty = true;
-    pass_soon(work->reconciler);
+    reconciler_pass_soon(work->reconciler);
 }
 
 /* A failure is told once, with what follows; the same one again is counted, not repeated. */
@@ -206,20 +169,20 @@ static void on_finished(Resource *resource, Error *err, void *userdata)
         LIST_REMOVE(works, reconciler->leaving, work);
         /* The resource is on the stack above us: it goes at the next turn of the loop. */
         LIST_PREPEND(works, reconciler->gone, work);
-        tell_left(reconciler);
-        pass_soon(reconciler);
+        reconciler_tell_left(reconciler);
+        reconciler_pass_soon(reconciler);
         tell_changed(reconciler);
         return;
     }
     take_result(work, err);
-    pass_soon(reconciler);
+    reconciler_pass_soon(reconciler);
 }
 
 static void on_attention(Resource *resource, void *userdata)
 {
     resource->dirty = true;
     timer_cancel(resource->work->retry);
-    pass_soon(userdata);
+    reconciler_pass_soon(userdata);
 }
 
 static void on_changed(Resource *resource, void *userdata)
@@ -262,35 +225,12 @@ static void on_secret_changed(Resource *secret, void *userdata)
     }
 }
 
-static int on_add(Resource *resource, void *userdata)
-{
-    Reconciler *reconciler = userdata;
-    ResourceWork *work = calloc(1, sizeof(*work));
-
-    if (!work)
-        return -ENOMEM;
-    work->backoff =
-        (Backoff){.base_usec = RECONCILE_BACKOFF_BASE_USEC, .cap_usec = RECONCILE_BACKOFF_CAP_USEC};
-    work->reconciler = reconciler;
-    if (timer_new(reconciler->context->event, on_retry, work, &work->retry) < 0) {
-        free(work);
-        return -ENOMEM;
-    }
-    work->resource = resource;
-    work->plan = reconciler->adding_plan;
-    work->plan->users++;
-    resource->work = work;
-    resource->dirty = true;
-    LIST_APPEND(works, reconciler->adding, work);
-    return 0;
-}
-
 static const ResourceHost host = {
     .finished = on_finished,
     .attention = on_attention,
     .changed = on_changed,
     .event = on_event,
-    .add = on_add,
+    .add = reconciler_add,
     .secret_changed = on_secret_changed,
     .poweroff = on_poweroff,
 };
@@ -385,7 +325,7 @@ static bool stage_holds(Reconciler *reconciler, ResourceStage stage)
     return false;
 }
 
-static void remove_it(ResourceWork *work)
+void work_remove(ResourceWork *work)
 {
     crash_point("resource.before-remove");
     work->resource->dirty = false;
@@ -398,7 +338,7 @@ static void remove_again(Reconciler *reconciler)
 {
     LIST_FOREACH_SAFE (works, work, reconciler->leaving)
         if (work->resource->dirty && !work->busy)
-            remove_it(work);
+            work_remove(work);
 }
 
 static void on_pass(void *userdata)
@@ -434,143 +374,7 @@ void reconciler_look_at_all(Reconciler *reconciler)
         work->resource->dirty = true;
     }
     (void)timer_set(reconciler->drift, RECONCILE_DRIFT_USEC, DRIFT_ACCURACY_USEC);
-    pass_soon(reconciler);
-}
-
-/* --- Plans -------------------------------------------------------------------------------------
- */
-
-/* Fills `adding`. On failure nothing is in force that was not before, and the plan is the caller's.
- */
-static int declare_all(Reconciler *reconciler, Plan *plan, uint64_t generation, PlanRef **ret,
-                       Error *err)
-{
-    ResourceContext *context = reconciler->context;
-    const Plan *former = context->plan;
-    uint64_t former_generation = context->generation;
-    PlanRef *ref = calloc(1, sizeof(*ref));
-    int r = 0;
-
-    if (!ref)
-        return error_oom(err);
-    *ref = (PlanRef){.plan = plan, .users = 1};
-    reconciler->adding_plan = ref;
-    context->plan = plan;
-    context->generation = generation;
-    for (size_t i = 0; resource_kinds[i] && r >= 0; i++)
-        r = resource_kinds[i]->declare(context, plan, err);
-    reconciler->adding_plan = NULL;
-    context->plan = former;
-    context->generation = former_generation;
-    if (r < 0) {
-        ref->plan = NULL;
-        works_free(&reconciler->adding);
-        plan_unref(ref);
-        return r;
-    }
-    *ret = ref;
-    return 0;
-}
-
-static void leave(Reconciler *reconciler, ResourceWork *work)
-{
-    Resource *resource = work->resource;
-
-    timer_cancel(work->retry);
-    if (work->busy && resource->ops->cancel)
-        resource->ops->cancel(resource);
-    work->busy = false;
-    if (!resource->ops->remove) {
-        if (resource->ops->left_alone) {
-            auto_free char *text = str_printf("%s %s left the plan: %s", resource->ops->kind,
-                                              resource->name, resource->ops->left_alone);
-
-            reconciler->handlers.event(LOG_LEVEL_NOTICE, "left-alone", NULL,
-                                       text ? text : resource->ops->left_alone,
-                                       reconciler->userdata);
-        }
-        work_free(work);
-        return;
-    }
-    resource->leaving = true;
-    LIST_PREPEND(works, reconciler->leaving, work);
-    remove_it(work);
-}
-
-/* The new resources are in `adding`; those of the plan before hand over, or leave. */
-static void take_over(Reconciler *reconciler)
-{
-    ResourceWork *former = reconciler->works;
-
-    /* One that leaves at once must not say that all have left while the next is still to come. */
-    reconciler->taking_over = true;
-    reconciler->works = take_ptr(reconciler->adding);
-    /* What was leaving and is wanted again: how far that came is what check() sees. */
-    LIST_FOREACH_SAFE (works, work, reconciler->leaving)
-        if (work_find(reconciler->works, work->resource->ops->kind, work->resource->name)) {
-            LIST_REMOVE(works, reconciler->leaving, work);
-            if (work->busy && work->resource->ops->cancel)
-                work->resource->ops->cancel(work->resource);
-            work_free(work);
-        }
-    LIST_FOREACH_SAFE (works, old, former) {
-        ResourceWork *new_ =
-            work_find(reconciler->works, old->resource->ops->kind, old->resource->name);
-
-        LIST_REMOVE(works, former, old);
-        if (!new_) {
-            leave(reconciler, old);
-            continue;
-        }
-        if (old->resource->ops->inherit)
-            old->resource->ops->inherit(new_->resource, old->resource);
-        work_free(old);
-    }
-    reconciler->taking_over = false;
-}
-
-int reconciler_set_plan(Reconciler *reconciler, Plan *plan, uint64_t generation, Error *err)
-{
-    PlanRef *ref;
-    int r;
-
-    r = declare_all(reconciler, plan, generation, &ref, err);
-    if (r < 0)
-        return r;
-    reconciler->context->plan = plan;
-    reconciler->context->generation = generation;
-    take_over(reconciler);
-    plan_unref(reconciler->plan);
-    reconciler->plan = ref;
-    (void)timer_set(reconciler->drift, RECONCILE_DRIFT_USEC, DRIFT_ACCURACY_USEC);
-    pass_soon(reconciler);
-    tell_left(reconciler);
-    return 0;
-}
-
-int reconciler_retire_plan(Reconciler *reconciler, Plan *plan, uint64_t generation, Error *err)
-{
-    PlanRef *ref;
-    int r;
-
-    r = declare_all(reconciler, plan, generation, &ref, err);
-    if (r < 0)
-        return r;
-    LIST_FOREACH_SAFE (works, work, reconciler->adding) {
-        const Resource *resource = work->resource;
-
-        LIST_REMOVE(works, reconciler->adding, work);
-        /* What nobody undoes was said when it left. */
-        if (!resource->ops->remove ||
-            work_find(reconciler->works, resource->ops->kind, resource->name) ||
-            work_find(reconciler->leaving, resource->ops->kind, resource->name))
-            work_free(work);
-        else
-            leave(reconciler, work);
-    }
-    plan_unref(ref);
-    tell_left(reconciler);
-    return 0;
+    reconciler_pass_soon(reconciler);
 }
 
 int reconciler_new(ResourceContext *context, const ReconcilerHandlers *handlers, void *userdata,
