@@ -14,16 +14,13 @@
 #define GOING_DOWN_TIMEOUT (2 * SECOND)
 
 /* Whether systemd has a start job for shutdown.target: only then does a SIGTERM mean more than a
- * restart of ours. Bounded; "no" when nobody answers. */
-bool machine_is_going_down(sd_bus *bus)
+ * restart of ours. */
+static bool has_shutdown_job(sd_bus *bus)
 {
     auto_(sd_bus_message_unrefp) sd_bus_message *reply = NULL, *job = NULL;
     const char *path;
     uint32_t id;
 
-    if (!bus)
-        return false;
-    (void)sd_bus_set_method_call_timeout(bus, GOING_DOWN_TIMEOUT);
     /* GetUnit() fails while the unit is not loaded, and it is not before a shutdown begins. */
     if (sd_bus_call_method(bus, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_MANAGER, "GetUnit", NULL,
                            &reply, "s", "shutdown.target") < 0 ||
@@ -35,6 +32,21 @@ bool machine_is_going_down(sd_bus *bus)
         sd_bus_message_read(job, "u", &id) < 0)
         return false;
     return id != 0;
+}
+
+/* Bounded; "no" when nobody answers. */
+bool machine_is_going_down(sd_bus *bus)
+{
+    uint64_t usual = 0;
+    bool answer;
+
+    if (!bus)
+        return false;
+    (void)sd_bus_get_method_call_timeout(bus, &usual);
+    (void)sd_bus_set_method_call_timeout(bus, GOING_DOWN_TIMEOUT);
+    answer = has_shutdown_job(bus);
+    (void)sd_bus_set_method_call_timeout(bus, usual);
+    return answer;
 }
 
 static void drained(Manager *m)
@@ -119,14 +131,33 @@ void manager_begin_drain(Manager *m, const char *why, uint64_t budget_usec, bool
     manager_drain_progress(m);
 }
 
+static void say_still_on(Manager *m, const char *why)
+{
+    m->powering_off = false; /* the next one that wants it asks again */
+    manager_event(m, LOG_LEVEL_ERROR, "resource-failed", NULL,
+                  "systemd does not power off: %s (remedy: sudo systemctl poweroff)", why);
+}
+
+static int on_power_off(sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+    if (sd_bus_message_is_method_error(reply, NULL))
+        say_still_on(userdata, sd_bus_message_get_error(reply)->message);
+    return 0;
+}
+
 void manager_power_off(Manager *m, const char *reason)
 {
+    int r;
+
     if (m->powering_off)
         return;
     manager_event(m, LOG_LEVEL_NOTICE, "draining", NULL, "powering off: %s", reason);
     m->powering_off = true;
-    if (!m->bus || sd_bus_call_method_async(m->bus, NULL, SYSTEMD_NAME, SYSTEMD_PATH,
-                                            SYSTEMD_MANAGER, "PowerOff", NULL, NULL, NULL) < 0)
-        manager_event(m, LOG_LEVEL_ERROR, "resource-failed", NULL,
-                      "systemd could not be asked to power off: sudo systemctl poweroff");
+    sd_bus_slot_unref(m->power_off);
+    m->power_off = NULL;
+    r = m->bus ? sd_bus_call_method_async(m->bus, &m->power_off, SYSTEMD_NAME, SYSTEMD_PATH,
+                                          SYSTEMD_MANAGER, "PowerOff", on_power_off, m, NULL)
+               : -ENOTCONN;
+    if (r < 0)
+        say_still_on(m, strerror(-r));
 }

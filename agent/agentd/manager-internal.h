@@ -56,8 +56,9 @@ struct Manager {
 
     Timer *status, *drain;
     char status_sha256[SHA256_HEX_MAX]; /* of what was written last, without its time */
-    BusCall *flush;                     /* crawlerd's, while draining */
-    struct ImagesRun *cleanup;          /* by hand, for cleanup_request */
+    sd_bus_slot *power_off;
+    BusCall *flush;            /* crawlerd's, while draining */
+    struct ImagesRun *cleanup; /* by hand, for cleanup_request */
     sd_bus_message *cleanup_request;
     uint64_t started_at; /* wall clock */
     bool preempted;

@@ -408,6 +408,7 @@ Manager *manager_free(Manager *m)
     timer_free(m->check_again);
     timer_free(m->accept_again);
     bus_call_free(m->flush);
+    sd_bus_slot_unref(m->power_off);
     cloud_op_free(m->watch);
     engine_events_free(m->engine_events);
     manager_cancel_cleanup(m);

@@ -60,6 +60,15 @@ static int declare_all(Reconciler *reconciler, Plan *plan, uint64_t generation, 
     return 0;
 }
 
+static void say_left_alone(Reconciler *reconciler, const Resource *resource)
+{
+    auto_free char *text = str_printf("%s %s left the plan: %s", resource->ops->kind,
+                                      resource->name, resource->ops->left_alone);
+
+    reconciler->handlers.event(LOG_LEVEL_NOTICE, "left-alone", NULL,
+                               text ? text : resource->ops->left_alone, reconciler->userdata);
+}
+
 static void leave(Reconciler *reconciler, ResourceWork *work)
 {
     Resource *resource = work->resource;
@@ -69,14 +78,6 @@ static void leave(Reconciler *reconciler, ResourceWork *work)
         resource->ops->cancel(resource);
     work->busy = false;
     if (!resource->ops->remove) {
-        if (resource->ops->left_alone) {
-            auto_free char *text = str_printf("%s %s left the plan: %s", resource->ops->kind,
-                                              resource->name, resource->ops->left_alone);
-
-            reconciler->handlers.event(LOG_LEVEL_NOTICE, "left-alone", NULL,
-                                       text ? text : resource->ops->left_alone,
-                                       reconciler->userdata);
-        }
         work_free(work);
         return;
     }
@@ -107,6 +108,8 @@ static void take_over(Reconciler *reconciler)
 
         LIST_REMOVE(works, former, old);
         if (!new_) {
+            if (old->resource->ops->left_alone)
+                say_left_alone(reconciler, old->resource);
             leave(reconciler, old);
             continue;
         }

@@ -205,6 +205,27 @@ static void on_poweroff(const char *reason, void *userdata)
     reconciler->handlers.poweroff(reason, reconciler->userdata);
 }
 
+/* Without memory to tell, it is taken for a user: a look too many does no harm. */
+static bool uses_secret(const Resource *resource, const char *name)
+{
+    const PlanContainer *container = NULL;
+    auto_(strv_freep) char **names = NULL;
+
+    if (resource->ops == &resource_container)
+        container = plan_container(resource->context->plan, resource->name);
+    if (container)
+        return container_secrets(container, &names) < 0 || strv_contains(names, name);
+    return resource->ops->uses_secret && resource->ops->uses_secret(resource, name);
+}
+
+static bool share_a_consumer(const Reconciler *reconciler, const char *a, const char *b)
+{
+    LIST_FOREACH (works, work, reconciler->works)
+        if (uses_secret(work->resource, a) && uses_secret(work->resource, b))
+            return true;
+    return false;
+}
+
 /* All secrets of a consumer change together: the others are read again in the same pass, and only
  * then their consumers are looked at. */
 static void on_secret_changed(Resource *secret, void *userdata)
@@ -216,8 +237,11 @@ static void on_secret_changed(Resource *secret, void *userdata)
 
         if (resource == secret)
             continue;
-        if (resource->ops == &resource_secret)
-            secret_look(resource);
+        if (resource->ops == &resource_secret) {
+            if (share_a_consumer(reconciler, secret->name, resource->name))
+                secret_look(resource);
+        } else if (!uses_secret(resource, secret->name))
+            continue;
         else if (resource->ops == &resource_container)
             container_look(resource);
         else
@@ -292,11 +316,11 @@ static bool holds_containers(const Reconciler *reconciler)
     return false;
 }
 
-/* What makes room (a port, the disk) goes first. */
+/* What makes room (a port, the disk) goes first. A script that runs to its end makes none. */
 static bool is_leaving(const Reconciler *reconciler, ResourceStage stage)
 {
     LIST_FOREACH (works, work, reconciler->leaving)
-        if (work->busy && work->resource->ops->stage == stage)
+        if (work->busy && work->resource->ops->stage == stage && !work->resource->ops->ordered)
             return true;
     return false;
 }
@@ -447,7 +471,10 @@ bool reconciler_is_busy(const Reconciler *reconciler)
     LIST_FOREACH (works, work, reconciler->works)
         if (work->busy || work->resource->dirty)
             return true;
-    return reconciler->leaving != NULL;
+    LIST_FOREACH (works, work, reconciler->leaving)
+        if (!work->resource->ops->ordered)
+            return true;
+    return false;
 }
 
 static json_t *dry_run_item(const ResourceWork *work)

@@ -52,6 +52,7 @@ Resource *reconciler_find(const Reconciler *reconciler, const char *kind, const 
 /* No resource of the plan is wrong or at work. */
 bool reconciler_is_well(const Reconciler *reconciler);
 bool reconciler_is_leaving(const Reconciler *reconciler);
+/* Anything is at work or to be looked at, but for scripts that left and run to their end. */
 bool reconciler_is_busy(const Reconciler *reconciler);
 
 /* What a pass would do, without doing it: [{"kind", "name", "action": "none|change|remove|unknown",

@@ -264,7 +264,7 @@ const PlanContainer *plan_container(const Plan *plan, const char *name);
 /* Names of the secrets that a container needs (environment and files), sorted, each once.
  * strv_free(). */
 int container_secrets(const PlanContainer *container, char ***ret) must_check;
-/* Names that the crawl part mentions as {"secret": "NAME"}, sorted, each once. */
+/* Names that the crawl part mentions as "secret": "NAME", sorted, each once. */
 int plan_crawl_secrets(const Plan *plan, char ***ret) must_check;
 
 /* What shapes the container itself, as canonical JSON: the release hash is made of it. Not in it:

@@ -273,6 +273,11 @@ static void crawler_remove(Resource *resource)
     tell_crawlerd(resource);
 }
 
+static bool crawler_uses_secret(const Resource *resource, const char *name)
+{
+    return strv_contains(((const CrawlerItem *)resource->item)->secrets, name);
+}
+
 static void crawler_free(Resource *resource)
 {
     CrawlerItem *item = resource->item;
@@ -295,5 +300,6 @@ const ResourceOps resource_crawler = {
     .apply = crawler_apply,
     .cancel = crawler_cancel,
     .remove = crawler_remove,
+    .uses_secret = crawler_uses_secret,
     .free = crawler_free,
 };

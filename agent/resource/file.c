@@ -193,11 +193,17 @@ static void file_apply(Resource *resource)
     resource_finish(resource, write_file(resource, &err) < 0 ? &err : NULL);
 }
 
+static bool file_uses_secret(const Resource *resource, const char *name)
+{
+    return streq_ptr(((const PlanFile *)resource->item)->secret, name);
+}
+
 const ResourceOps resource_file = {
     .kind = "file",
     .stage = STAGE_SYSTEM,
     .declare = file_declare,
     .check = file_check,
     .apply = file_apply,
+    .uses_secret = file_uses_secret,
     .left_alone = "the file stays as it is",
 };

@@ -67,7 +67,7 @@ typedef struct ResourceOps {
     void (*cancel)(Resource *resource); /* NULL: nothing can be pending */
 
     /* Undoes it when it left the plan, where that is safe and obvious; ends as apply() does. NULL:
-     * it is left alone, and `left_alone` says what stays. */
+     * it is left alone. `left_alone` says what stays. */
     void (*remove)(Resource *resource);
     const char *left_alone;
 
@@ -76,6 +76,10 @@ typedef struct ResourceOps {
     json_t *(*describe)(const Resource *resource);
     /* The event that says that it failed. NULL: "resource-failed". */
     const char *(*failure_event)(const Resource *resource);
+
+    /* Whether it uses that secret of the plan: it is looked at when another version comes. NULL: it
+     * uses none, but for containers, which the plan tells of. */
+    bool (*uses_secret)(const Resource *resource, const char *name);
 
     /* Takes over what a former object of the same kind and name had in hand when only other parts
      * of the plan changed. `from` is freed afterwards. NULL: nothing is in hand. */

@@ -50,6 +50,7 @@ typedef struct ScriptItem {
     Timer *again;
     ScriptResult result; /* as last read */
     bool tidied;
+    bool leaving; /* it left the plan: its unit is put away when it has ended */
 } ScriptItem;
 
 /* --- Declaring and stamps ------------------------------------------------------------------- */
@@ -100,6 +101,11 @@ static char *stamp_path(const Resource *resource)
 
     return str_printf("%s/" SCRIPTS_DIR "/%s/%s", resource->context->state_dir,
                       str_is_empty(instance) ? "local" : instance, resource->name);
+}
+
+static char *script_path(const Resource *resource)
+{
+    return str_printf("%s/" SCRIPTS_DIR "/%s.script", resource->context->state_dir, resource->name);
 }
 
 static bool stamp_holds(const Resource *resource, const json_t *stamp)
@@ -331,6 +337,24 @@ static int read_properties(sd_bus_message *reply, ScriptResult *result)
     return r;
 }
 
+static bool has_ended(const ScriptResult *result)
+{
+    return streq(result->active, "active") || streq(result->active, "failed");
+}
+
+/* What it did stays; its unit and its text go. */
+static void take_leave(Resource *resource)
+{
+    const ScriptItem *item = resource->item;
+    auto_free char *path = script_path(resource);
+
+    if (has_ended(&item->result))
+        put_away(resource);
+    if (path)
+        (void)unlink(path);
+    finish(resource, NULL);
+}
+
 static void run(Resource *resource);
 
 /* Whether the unit's result answers for what is declared now: the text is the same, or it ended
@@ -349,18 +373,17 @@ static int on_properties(sd_bus_message *reply, void *userdata, sd_bus_error *er
     int r;
 
     item->call = sd_bus_slot_unref(item->call);
-    if (sd_bus_message_is_method_error(reply, NULL)) {
-        run(resource); /* no such unit: it does not run and has no result */
-        return 0;
-    }
-    r = read_properties(reply, &item->result);
-    if (r < 0) {
+    if (sd_bus_message_is_method_error(reply, NULL))
+        item->result = (ScriptResult){.active = "inactive"}; /* it does not run and has no result */
+    else if ((r = read_properties(reply, &item->result)) < 0) {
         finish_bus(resource, r, "read its unit");
         return 0;
     }
-    if (streq(active, "inactive")) {
+    if (item->leaving && (streq(active, "inactive") || has_ended(&item->result))) {
+        take_leave(resource);
+    } else if (streq(active, "inactive")) {
         run(resource);
-    } else if (!streq(active, "active") && !streq(active, "failed")) {
+    } else if (!has_ended(&item->result)) {
         /* It runs (or a former text of it does): the next change of its properties is heard. */
         (void)timer_set(item->again, usec_add(item->plan->timeout_usec, LOST_SIGNAL_USEC), SECOND);
     } else if (!result_counts(item)) {
@@ -408,7 +431,7 @@ static int write_script(const Resource *resource, char **ret_path, Error *err)
 {
     const ScriptItem *item = resource->item;
     auto_free char *dir = path_join(resource->context->state_dir, SCRIPTS_DIR);
-    auto_free char *path = dir ? str_printf("%s/%s.script", dir, resource->name) : NULL;
+    auto_free char *path = dir ? script_path(resource) : NULL;
     int r;
 
     if (!path)
@@ -531,19 +554,13 @@ static void run(Resource *resource)
 
 /* First the unit is looked for: it may run since before agentd was restarted, or have ended
  * meanwhile. */
-static void script_apply(Resource *resource)
+static void watch_unit(Resource *resource)
 {
     ScriptItem *item = resource->item;
     sd_bus *bus = resource->context->bus;
     auto_error Error err = {0};
     int r;
 
-    if (!bus) {
-        (void)error_set(&err, -ENOTCONN, ERROR_TEMPORARY,
-                        "no D-Bus to reach systemd, which runs scripts");
-        finish(resource, &err);
-        return;
-    }
     script_cancel(resource);
     if (!item->again && timer_new(resource->context->event, look, resource, &item->again) < 0) {
         (void)error_oom(&err);
@@ -562,6 +579,36 @@ static void script_apply(Resource *resource)
     look(resource);
 }
 
+static void script_apply(Resource *resource)
+{
+    auto_error Error err = {0};
+
+    if (resource->context->bus) {
+        watch_unit(resource);
+        return;
+    }
+    (void)error_set(&err, -ENOTCONN, ERROR_TEMPORARY,
+                    "no D-Bus to reach systemd, which runs scripts");
+    finish(resource, &err);
+}
+
+/* One that runs goes on to its end, for half of what it does may be worse than all of it. */
+static void script_remove(Resource *resource)
+{
+    ScriptItem *item = resource->item;
+
+    item->leaving = true;
+    if (resource->context->bus)
+        watch_unit(resource);
+    else
+        take_leave(resource);
+}
+
+static bool script_uses_secret(const Resource *resource, const char *name)
+{
+    return strv_contains(((const ScriptItem *)resource->item)->plan->secrets, name);
+}
+
 static void script_free(Resource *resource)
 {
     item_free(resource->item); /* the unit goes on: it is found again by its name */
@@ -575,6 +622,8 @@ const ResourceOps resource_script = {
     .check = script_check,
     .apply = script_apply,
     .cancel = script_cancel,
+    .remove = script_remove,
     .left_alone = "what the script did stays",
+    .uses_secret = script_uses_secret,
     .free = script_free,
 };

@@ -424,13 +424,14 @@ static void swap_remove(Resource *resource)
     int r;
 
     r = look_at_file(item, &err);
-    if (r < 0) {
-        error_done(&err); /* it never was ours */
+    if (r == -EEXIST || r == -ELOOP || r == -ENOTDIR) {
+        error_done(&err); /* what is there is none of ours */
         finish(resource, 0, NULL);
         return;
     }
-    r = child_fork(resource->context->event, switch_off, item, ALLOCATE_TIMEOUT, on_switched_off,
-                   resource, &item->child, &err);
+    if (r >= 0)
+        r = child_fork(resource->context->event, switch_off, item, ALLOCATE_TIMEOUT,
+                       on_switched_off, resource, &item->child, &err);
     if (r < 0)
         finish(resource, r, &err);
 }

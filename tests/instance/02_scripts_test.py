@@ -81,6 +81,25 @@ def test_one_whose_end_cannot_be_recorded_keeps_its_unit_and_never_runs_anew(sha
     wait_for("its unit to go", lambda: vm.out("systemctl is-active mervis-script-unstamped", check=False) == "inactive", 10)
 
 
+def test_one_that_leaves_the_plan_while_it_runs_ends_and_leaves_no_unit(shared):
+    vm = shared.vm
+    shared.put(scripts=[script("leaver", "#!/bin/sh\necho run >>/var/log/leaver\nsleep 5\necho run >>/var/log/leaver\n")])
+    wait_for("its start", lambda: runs(vm, "leaver") == "1", 10)
+    shared.put_and_settle(timezone="Asia/Seoul")
+    assert runs(vm, "leaver") == "1", "nobody waits for it"
+    assert "script leaver left the plan: what the script did stays" in vm.journal("-u agentd")
+    vm.sh("systemctl restart agentd")  # who comes up puts it away
+    wait_for("its end", lambda: runs(vm, "leaver") == "2", 15)
+    wait_for("its unit to go", lambda: vm.out("systemctl is-active mervis-script-leaver", check=False) == "inactive", 10)
+    wait_for("its text to go", lambda: vm.sh("test -e /var/lib/mervis-agent/scripts/leaver.script",
+                                             check=False).returncode == 1, 10)
+    # One that failed leaves no unit either.
+    shared.put(scripts=[script("failer", "#!/bin/sh\nexit 3\n")])
+    vm.explain("the failure", lambda: message(vm, "failer"))
+    shared.put_and_settle(timezone="Asia/Seoul")
+    assert vm.out("systemctl list-units --all --no-legend 'mervis-script-*'") == ""
+
+
 def test_one_runs_again_when_its_text_changed_and_only_where_the_plan_says_change(shared):
     vm = shared.vm
     shared.put_and_settle(scripts=[script("a-once"), script("a-change", when="change")])

@@ -19,6 +19,7 @@ typedef struct Fake {
     bool later;   /* apply() ends when fake_end() says so */
     int code;     /* how apply() ends; 0 well */
     ErrorKind kind;
+    const char *uses; /* a secret */
     unsigned checked, applied, removed, cancelled;
     Resource *at_work;
 } Fake;
@@ -90,6 +91,11 @@ static void fake_cancel(Resource *resource)
     fake_of(resource)->at_work = NULL;
 }
 
+static bool fake_uses_secret(const Resource *resource, const char *name)
+{
+    return streq_ptr(fake_of(resource)->uses, name);
+}
+
 static int declare(ResourceContext *context, const ResourceOps *ops, char first, Error *err)
 {
     for (Fake *fake = fakes; fake < fakes + FAKES_MAX; fake++)
@@ -115,6 +121,7 @@ static int declare(ResourceContext *context, const ResourceOps *ops, char first,
                                              .check = fake_check,                                  \
                                              .apply = fake_apply,                                  \
                                              .remove = fake_remove,                                \
+                                             .uses_secret = fake_uses_secret,                      \
                                              .cancel = fake_cancel}
 
 KIND(s, STAGE_SYSTEM, true);
@@ -431,6 +438,47 @@ static void what_an_earlier_plan_had_is_undone_after_a_restart(void **state)
     assert_int_equal(fakes[0].removed, 0);
 }
 
+static void another_version_of_a_secret_is_a_matter_of_those_who_use_it(void **state)
+{
+    Fixture *f = *state;
+
+    declare_fake(0, "s-uses")->uses = "k-key";
+    declare_fake(1, "s-other")->uses = "k-other";
+    declare_fake(2, "s-none");
+    declare_fake(3, "k-key");
+    set_plan(f);
+    turn(f, 0);
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(fakes[i].checked, 1);
+    f->context.host->secret_changed(reconciler_find(f->reconciler, "k", "k-key"),
+                                    f->context.host_userdata);
+    turn(f, 0);
+    assert_int_equal(fakes[0].checked, 2);
+    for (size_t i = 1; i < 4; i++)
+        assert_int_equal(fakes[i].checked, 1);
+}
+
+static void a_script_that_left_and_still_runs_holds_nobody_up(void **state)
+{
+    Fixture *f = *state;
+    Fake *fake = declare_fake(0, "s1"); /* of the kind that keeps an order, as scripts do */
+
+    set_plan(f);
+    turn(f, 0);
+    fake->declared = false;
+    fake->later = true;
+    declare_fake(1, "s2");
+    declare_fake(2, "c");
+    set_plan(f);
+    turn(f, 0);
+    assert_string_equal(work, "s1 -s1 s2 c");
+    assert_true(reconciler_is_leaving(f->reconciler));
+    assert_false(reconciler_is_busy(f->reconciler));
+    assert_int_equal(f->left, 1); /* but a restart takes it up again */
+    end_later(fake, 0);
+    assert_int_equal(f->left, 2);
+}
+
 static void a_dry_run_says_what_would_change_and_does_nothing(void **state)
 {
     Fixture *f = *state;
@@ -491,6 +539,8 @@ TEST_MAIN(TEST(stages_come_one_after_the_other_and_a_second_pass_does_nothing),
           TEST(what_leaves_at_once_does_not_speak_for_what_leaves_later),
           TEST(one_that_comes_back_while_it_leaves_is_not_there_twice),
           TEST(what_an_earlier_plan_had_is_undone_after_a_restart),
+          TEST(another_version_of_a_secret_is_a_matter_of_those_who_use_it),
+          TEST(a_script_that_left_and_still_runs_holds_nobody_up),
           TEST(a_dry_run_says_what_would_change_and_does_nothing),
           TEST(nothing_new_is_begun_while_the_machine_drains),
           TEST(a_plan_that_is_replaced_at_work_is_cancelled_and_the_next_one_goes_on))

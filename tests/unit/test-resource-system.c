@@ -265,6 +265,7 @@ static void
 a_swap_that_does_not_fit_or_is_somebodys_file_is_refused_before_anything_is_done(void **state)
 {
     Fixture *f = *state;
+    unsigned before;
 
     declare(f, &resource_swap, "{\"swap\": {\"size\": \"1TiB\", \"path\": \"/swapfile\"}}");
     assert_int_equal(check(f, "switch on"), 1);
@@ -275,6 +276,12 @@ a_swap_that_does_not_fit_or_is_somebodys_file_is_refused_before_anything_is_done
     apply(f);
     assert_int_equal(f->result.kind, ERROR_INVALID);
     assert_contains(error_text(&f->result), "no swap file");
+    assert_file(f, "/swapfile", "precious", 0644);
+    /* Nor when it leaves the plan. */
+    before = f->finished;
+    f->resource->ops->remove(f->resource);
+    assert_int_equal(f->finished, before + 1);
+    assert_int_equal(f->result.code, 0);
     assert_file(f, "/swapfile", "precious", 0644);
 }
 
