@@ -7,13 +7,18 @@
 #include "agent/io/json.h"
 #include "agent/resource/container-internal.h"
 
+EngineHealth container_engine_health(const Container *c)
+{
+    return c->plan->health.http ? ENGINE_HEALTH_NONE : c->serving.health;
+}
+
 /* After the rollout, too, a release may show itself as bad; while agentd was away nobody saw it. */
 static void look_for_complaints(Container *c)
 {
     if (!container_is_watched(c) || c->complaint)
         return;
     c->slot.deaths = MAX_OF(c->slot.deaths, c->serving.restarts);
-    if (c->serving.health == ENGINE_HEALTH_UNHEALTHY)
+    if (container_engine_health(c) == ENGINE_HEALTH_UNHEALTHY)
         c->complaint = strdup("its HEALTHCHECK turned unhealthy after the rollout");
     if (c->complaint || c->slot.deaths >= CONTAINER_CRASH_LOOP_DEATHS)
         container_look(c->resource);
@@ -77,8 +82,8 @@ static const char *health_text(const Container *c)
 
     if (!c->serving.known || !c->serving.running)
         return "none";
-    if (c->serving.health != ENGINE_HEALTH_NONE)
-        return names[c->serving.health];
+    if (container_engine_health(c) != ENGINE_HEALTH_NONE)
+        return names[container_engine_health(c)];
     switch (c->slot.state) {
     case ROLLOUT_COMMITTED:
     case ROLLOUT_SETTLED:

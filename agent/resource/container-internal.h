@@ -167,6 +167,9 @@ void container_job_is_done(Container *c);
 void container_job_has_failed(Container *c);
 
 /* container-describe.c */
+/* What the engine's HEALTHCHECK says of what serves, where the plan does not look by http: then the
+ * image's own opinion counts for nothing. */
+EngineHealth container_engine_health(const Container *c);
 json_t *container_describe(const Resource *resource);
 void container_look_at_serving(Container *c);
 

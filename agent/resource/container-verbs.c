@@ -208,7 +208,7 @@ bool container_is_ready(const Resource *resource)
     if (c->plan->mode == PLAN_MODE_JOB)
         return true;
     return c->slot.current && c->slot.state != ROLLOUT_FAILED && !c->draining && c->serving.known &&
-           c->serving.running && c->serving.health != ENGINE_HEALTH_UNHEALTHY;
+           c->serving.running && container_engine_health(c) != ENGINE_HEALTH_UNHEALTHY;
 }
 
 /* --- Going down ------------------------------------------------------------------------------ */

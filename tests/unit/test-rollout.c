@@ -6,6 +6,7 @@
 #include "agent/resource/container.h"
 
 #define PORTS "\"ports\": [\"8080:80\"],"
+#define HTTP  "\"health\": {\"http\": \"http://127.0.0.1:1/\"},"
 #define JOB   "\"mode\": \"job\","
 
 /* ---- What happens, and what follows ---------------------------------------------------------- */
@@ -20,6 +21,7 @@ typedef struct Course {
     const char *state;      /* recorded */
     const char *quarantine; /* "" none */
     const char *message;    /* a part of it; NULL: there is none */
+    bool not_ready;
 } Course;
 
 static char *recorded_state(World *w)
@@ -66,6 +68,8 @@ static void check_course(const Course *course)
     check_text(course->name, "the state", state, course->state);
     check_text(course->name, "the quarantine", quarantine, course->quarantine);
     check_message(course->name, w, course->message);
+    if (container_is_ready(w->resource) == course->not_ready)
+        fail_msg("%s: it is %sready", course->name, course->not_ready ? "" : "not ");
 }
 
 static void check_courses(const Course *courses, size_t n)
@@ -248,6 +252,44 @@ static void back_to_what_ran(void **state)
          .words = "push X; push B",
          .boxes = "web=B web.previous=X-",
          .state = "committed",
+         .quarantine = ""},
+    };
+
+    check_courses(courses, ELEMENTS(courses));
+}
+
+static void health_by_http_is_all_that_counts_where_the_plan_gives_it(void **state)
+{
+    static const Course courses[] = {
+        {.name = "a HEALTHCHECK that fails after the rollout",
+         .plan = PORTS,
+         .before = "push A; settle; push B",
+         .words = "unhealthy B",
+         .boxes = "web=A",
+         .state = "rolled-back",
+         .quarantine = "B",
+         .message = "its HEALTHCHECK turned unhealthy after the rollout"},
+        {.name = "or when it has settled",
+         .plan = PORTS,
+         .before = "push A; settle",
+         .words = "unhealthy A",
+         .boxes = "web=A",
+         .state = "settled",
+         .quarantine = "",
+         .not_ready = true},
+        {.name = "is not obeyed in the rollout",
+         .plan = PORTS HTTP,
+         .before = "push A; settle",
+         .words = "push Y",
+         .boxes = "web=Y web.previous=A-",
+         .state = "committed",
+         .quarantine = ""},
+        {.name = "nor after it",
+         .plan = PORTS HTTP,
+         .before = "push A; settle; push B",
+         .words = "unhealthy B; look; settle",
+         .boxes = "web=B",
+         .state = "settled",
          .quarantine = ""},
     };
 
@@ -552,6 +594,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(forward_one_after_the_other_and_side_by_side),
         cmocka_unit_test(back_to_what_ran),
+        cmocka_unit_test(health_by_http_is_all_that_counts_where_the_plan_gives_it),
         cmocka_unit_test(what_has_not_settled_keeps_what_it_would_go_back_to),
         cmocka_unit_test(a_bad_digest_comes_in_again_when_a_person_says_so),
         cmocka_unit_test(whatever_strikes_once_the_wanted_one_serves_alone_in_the_end),
