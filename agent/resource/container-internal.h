@@ -126,6 +126,8 @@ void container_run_current(Container *c, ContainerStep then);
 void container_decide(Container *c);
 int container_load_want(Container *c, const char *id, Error *err) must_check;
 void container_forget_want(Container *c);
+/* Where a container rests whose present release is the wanted one. */
+RolloutState container_resting_state(const Container *c);
 /* The end of a look that changes nothing: well, but for what is refused. */
 void container_stay(Container *c);
 /* Sets `err`: why that release is not rolled out, and what a person can do. */
@@ -162,6 +164,9 @@ void container_continue_back(Container *c);
 void container_settle(Container *c, ContainerStep then);
 
 /* container-job.c: a job that was started. */
+/* A job runs once a release: neither a successor that cannot be started nor somebody who removes
+ * its container is a reason to run it again. */
+bool container_has_had_its_run(const Container *c);
 void container_resume_job(Container *c);
 void container_job_is_done(Container *c);
 void container_job_has_failed(Container *c);

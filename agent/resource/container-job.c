@@ -7,6 +7,12 @@
 #include "agent/base/str.h"
 #include "agent/resource/container-internal.h"
 
+bool container_has_had_its_run(const Container *c)
+{
+    return c->plan->mode == PLAN_MODE_JOB && c->slot.current &&
+           container_resting_state(c) != ROLLOUT_COMMITTED;
+}
+
 /* --- Its end --------------------------------------------------------------------------------- */
 
 void container_job_is_done(Container *c)

@@ -262,6 +262,7 @@ void container_switch(Container *c, SwitchGoal goal, bool start_again, Container
                             .current = c->slot.current,
                             .next = has_next ? c->slot.next : NULL,
                             .spare = c->slot.previous,
+                            .leave_stopped = container_has_had_its_run(c),
                             .start_again = start_again};
     c->goal_reached = reached;
     c->goal_lost = lost;
@@ -453,6 +454,11 @@ static void tell_rollback(Container *c, const Release *bad, Error *err)
 /* What it went back to had perhaps not settled itself: then it is watched on. */
 static RolloutState state_after_way_back(Container *c)
 {
+    if (c->plan->mode == PLAN_MODE_JOB) {
+        c->slot.run_again = false;
+        c->may_have_ended = true;
+        return container_resting_state(c);
+    }
     if (c->slot.previous && container_watch_settling(c))
         return ROLLOUT_COMMITTED;
     timer_cancel(c->settle_timer);

@@ -111,8 +111,7 @@ static int current_versions(const Container *c, json_t **ret, Error *err)
 
 /* --- It is what serves ------------------------------------------------------------------------ */
 
-/* Where a container rests whose present release is the wanted one. */
-static RolloutState resting_state(Container *c)
+RolloutState container_resting_state(const Container *c)
 {
     if (c->plan->mode == PLAN_MODE_SERVICE)
         return timer_is_set(c->settle_timer) && c->slot.previous ? ROLLOUT_COMMITTED
@@ -145,7 +144,7 @@ static void rest(Container *c, RolloutState state)
 
 static void unchanged(Container *c)
 {
-    RolloutState state = resting_state(c);
+    RolloutState state = container_resting_state(c);
     auto_(release_freep) Release *known = NULL;
     auto_error Error err = {0};
     int r;
@@ -190,7 +189,7 @@ void container_explain_quarantine(const Container *c, const Release *bad, Error 
  */
 static void refuse(Container *c, const Release *bad)
 {
-    RolloutState state = resting_state(c);
+    RolloutState state = container_resting_state(c);
 
     error_done(&c->refusal);
     container_explain_quarantine(c, bad, &c->refusal);
@@ -297,7 +296,8 @@ static void choose(Container *c, const char *digest)
         container_finish(c, &err);
         return;
     }
-    here = container_view(c, c->want->id) != NULL;
+    here = container_view(c, c->want->id) != NULL ||
+           (streq_ptr(c->slot.current, c->want->id) && container_has_had_its_run(c));
     if (here && c->plan->mode == PLAN_MODE_SERVICE && c->slot.state == ROLLOUT_FAILED &&
         streq_ptr(c->slot.next, c->want->id))
         container_go_forward(c, /* start_again= */ true); /* by now it may be well */

@@ -213,15 +213,15 @@ static SwitchStep goal_back(const Cast *cast)
 {
     const SlotContainer *old = cast->old, *new_ = cast->new_;
 
-    if (!old)
+    if (!old && !cast->query->leave_stopped)
         return lost;
     if (new_ && is_up(new_))
         return act(SWITCH_STOP, new_);
     if (new_ && streq(new_->name, cast->query->name))
         return move_to(cast, new_, cast->next_name);
-    if (!streq(old->name, cast->query->name))
+    if (old && !streq(old->name, cast->query->name))
         return move_to(cast, old, cast->query->name);
-    if (wants_start(cast, old))
+    if (!cast->query->leave_stopped && wants_start(cast, old))
         return act(SWITCH_START, old);
     if (new_)
         return act(SWITCH_REMOVE, new_);

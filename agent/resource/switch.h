@@ -61,8 +61,10 @@ typedef struct SwitchQuery {
     const char *spare; /* release that `current` may still have to go back to: it stays until
                           SETTLE; may be NULL */
     bool start_again;  /* FORWARD: also start a `next` that has run before */
+    bool leave_stopped; /* BACK: `current` has come to its end, it is not run again; nor is it
+                           missed */
     bool started; /* a START was taken for this goal: one that ended at once is not started over
-                     and over */
+                 and over */
 } SwitchQuery;
 
 SwitchStep switch_next(const SwitchQuery *query, const SlotContainer *containers, size_t n);

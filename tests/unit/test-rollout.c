@@ -456,6 +456,84 @@ static void a_bad_digest_comes_in_again_when_a_person_says_so(void **state)
     check_courses(courses, ELEMENTS(courses));
 }
 
+static void a_job_runs_once_a_release(void **state)
+{
+    static const Course courses[] = {
+        {.name = "to its end",
+         .plan = JOB,
+         .before = "push A",
+         .words = "end 0; look; agentd; reboot; look",
+         .trace = "",
+         .boxes = "web=A-",
+         .state = "done",
+         .quarantine = ""},
+        {.name = "and not again because its successor cannot be started",
+         .plan = JOB,
+         .before = "push A; end 0",
+         .words = "push Z; look",
+         .trace = "pulling: pull Z\n"
+                  "staged: create Z web.next\n"
+                  "switching: rename A web.previous\n"
+                  "switching: rename Z web\n"
+                  "switching: start Z\n"
+                  "rolling-back: rename Z web.next\n"
+                  "rolling-back: rename A web\n"
+                  "rolling-back: remove Z\n",
+         .boxes = "web=A-",
+         .state = "done",
+         .quarantine = "Z",
+         .message = "executable file not found"},
+        {.name = "nor because somebody removed it",
+         .plan = JOB,
+         .before = "push A; end 0",
+         .words = "remove web; look",
+         .trace = "",
+         .boxes = "",
+         .state = "done",
+         .quarantine = ""},
+        {.name = "nor both",
+         .plan = JOB,
+         .before = "push A; end 0; remove web",
+         .words = "push Z; look",
+         .trace = "pulling: pull Z\n"
+                  "staged: create Z web.next\n"
+                  "switching: rename Z web\n"
+                  "switching: start Z\n"
+                  "rolling-back: rename Z web.next\n"
+                  "rolling-back: remove Z\n",
+         .boxes = "",
+         .state = "done",
+         .quarantine = "Z",
+         .message = "executable file not found"},
+        {.name = "nor when its tries are over",
+         .plan = JOB,
+         .before = "push A; end 7",
+         .words = "push Z",
+         .boxes = "web=A-",
+         .state = "failed",
+         .quarantine = "Z",
+         .message = "exit status 7"},
+        {.name = "but again when that broke its run off",
+         .plan = JOB,
+         .before = "push A; registry down; push Z; registry up",
+         .words = "plan another",
+         .boxes = "web=A",
+         .state = "committed",
+         .quarantine = "Z/release",
+         .message = "executable file not found"},
+        {.name = "and then to its end",
+         .plan = JOB,
+         .before = "push A; registry down; push Z; registry up; plan another",
+         .words = "end 0",
+         .boxes = "web=A-",
+         .state = "done",
+         .quarantine = "Z/release",
+         .message = "executable file not found"},
+    };
+
+    check_courses(courses, ELEMENTS(courses));
+}
+
 /* ---- Struck at each request ------------------------------------------------------------------ */
 
 /* What must come out of it whatever strikes once, at whichever request. */
@@ -595,6 +673,7 @@ int main(void)
         cmocka_unit_test(forward_one_after_the_other_and_side_by_side),
         cmocka_unit_test(back_to_what_ran),
         cmocka_unit_test(health_by_http_is_all_that_counts_where_the_plan_gives_it),
+        cmocka_unit_test(a_job_runs_once_a_release),
         cmocka_unit_test(what_has_not_settled_keeps_what_it_would_go_back_to),
         cmocka_unit_test(a_bad_digest_comes_in_again_when_a_person_says_so),
         cmocka_unit_test(whatever_strikes_once_the_wanted_one_serves_alone_in_the_end),
