@@ -44,7 +44,11 @@ struct Container {
     Plan *want_plan;    /* where an older plan describes it; NULL: the plan in force */
     Release *forced;    /* by `agentctl rollback`: wanted instead of what the plan says */
     RolloutState shown; /* what status says: steps without an effect are not recorded */
-    Error refusal;   /* why what the tag stands for is not rolled out: told when a look ends well */
+    Error refusal; /* why what the tag stands for is not rolled out: told when a look ends well */
+    char *put_off; /* release that a fault of the machine kept from being started */
+    Error put_off_why;
+    uint64_t put_off_until; /* boottime */
+    unsigned put_off_times;
     char *complaint; /* why the committed release is bad after all; NULL: it is not */
 
     RegistryOp *resolve;

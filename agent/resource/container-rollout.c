@@ -7,6 +7,9 @@
 #include "agent/base/time.h"
 #include "agent/resource/container-internal.h"
 
+#define PUT_OFF_USEC      MINUTE
+#define PUT_OFF_DOUBLINGS 6U
+
 static void prove(Container *c);
 
 /* --- What is there ------------------------------------------------------------------------- */
@@ -83,6 +86,13 @@ static bool is_engine_away(const Error *err)
     return err->code == -ENOTCONN || err->code == -ETIMEDOUT;
 }
 
+/* What is wrong with the release itself, as opposed to the machine: its disk is full, its engine
+ * fails, a stranger has its port. That says nothing against an image. */
+static bool speaks_against_release(const Error *err)
+{
+    return (err->kind == ERROR_INVALID || err->kind == ERROR_CORRUPT) && err->code != -EADDRINUSE;
+}
+
 static bool has_view_named(const Container *c, const char *name)
 {
     for (size_t i = 0; i < c->n_views; i++)
@@ -134,6 +144,42 @@ static bool is_being_tried(const Container *c)
     return c->slot.state == ROLLOUT_SWITCHING || c->slot.state == ROLLOUT_PROVING;
 }
 
+/* c->want is not started now, and not condemned either: what ran before serves meanwhile. */
+static void put_off(Container *c, const Error *err)
+{
+    unsigned times = streq_ptr(c->put_off, c->slot.next) ? c->put_off_times : 0;
+    uint64_t delay = PUT_OFF_USEC << MIN_OF(times, PUT_OFF_DOUBLINGS);
+    char span[TIME_SPAN_MAX];
+
+    if (str_set(&c->put_off, c->slot.next) < 0) {
+        container_fail(c, -ENOMEM, ERROR_INTERNAL, "out of memory");
+        return;
+    }
+    c->put_off_times = times + 1;
+    c->put_off_until = now_boottime_usec() + delay;
+    error_done(&c->put_off_why);
+    (void)error_set(&c->put_off_why, -EAGAIN, ERROR_TEMPORARY,
+                    "%s; nothing speaks against the release: what ran before serves, and it is "
+                    "tried again in %s",
+                    error_text(err), time_format_span(span, delay));
+    if (err->remedy)
+        (void)error_remedy(&c->put_off_why, -EAGAIN, "%s; then: sudo agentctl retry %s",
+                           err->remedy, c->plan->name);
+    c->put_off_why.retry_after_usec = delay;
+    resource_event(c->resource, LOG_LEVEL_WARNING, "release-failed",
+                   FIELDS("MERVIS_STATE=rolling-back"), "%s", error_text(&c->put_off_why));
+    if (container_enter(c, ROLLOUT_ROLLING_BACK) >= 0)
+        container_continue_back(c);
+}
+
+static void could_not_start(Container *c, const Error *err)
+{
+    if (speaks_against_release(err) || !container_has_way_back(c))
+        container_go_back(c, error_text(err), err->remedy);
+    else
+        put_off(c, err);
+}
+
 static void step_failed(Container *c, const Error *err)
 {
     auto_error Error copy = {0};
@@ -146,7 +192,7 @@ static void step_failed(Container *c, const Error *err)
              c->renames_refused++ < 3)
         stop_before_rename(c);
     else if (c->step == SWITCH_START && !is_engine_away(&copy) && is_being_tried(c))
-        container_go_back(c, error_text(&copy), copy.remedy);
+        could_not_start(c, &copy);
     else
         container_finish(c, &copy);
 }
@@ -316,6 +362,7 @@ static void take_over(Container *c)
         c->slot.current = take_ptr(c->slot.next);
     }
     forget(&c->complaint);
+    forget(&c->put_off);
     c->slot.committed_at = now_realtime_usec();
     c->slot.deaths = 0;
     c->slot.exit_status = -1;
@@ -482,6 +529,8 @@ static void went_back(Container *c)
         (void)!secret_store_retire(c->resource->context->secrets, c->plan->name, next, NULL);
     if (c->want && c->want->quarantined_at > 0)
         tell_rollback(c, c->want, &err);
+    else if (c->want && streq_ptr(c->want->id, c->put_off))
+        (void)error_copy(&err, &c->put_off_why);
     else
         container_look(c->resource); /* given up for something newer, which comes now */
     container_look_at_serving(c);

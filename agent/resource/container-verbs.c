@@ -183,6 +183,7 @@ int container_retry(Resource *resource, Error *err)
     r = container_prepare(resource, err);
     if (r < 0)
         return r;
+    forget(&c->put_off);
     lifted = release_unquarantine(resource->context->db, resource->name, err);
     if (lifted < 0)
         return lifted;

@@ -199,6 +199,26 @@ static void refuse(Container *c, const Release *bad)
         container_stay(c);
 }
 
+/* The machine could not start it a while ago: not again so soon, for each try costs a gap. */
+static bool is_put_off(const Container *c)
+{
+    return streq_ptr(c->put_off, c->want->id) && !c->approving &&
+           now_boottime_usec() < c->put_off_until;
+}
+
+static void wait_on(Container *c)
+{
+    RolloutState state = container_resting_state(c);
+
+    error_done(&c->refusal);
+    (void)error_copy(&c->refusal, &c->put_off_why);
+    c->refusal.retry_after_usec = c->put_off_until - now_boottime_usec();
+    if (c->plan->mode == PLAN_MODE_SERVICE && state != c->slot.state)
+        rest(c, state);
+    else
+        container_stay(c);
+}
+
 /* A digest that proved bad is not tried again in other surroundings: what the plan and the secrets
  * changed is followed with the digest that serves. */
 static int avoid_bad_digest(Container *c, const Release *serving, const char **digest, Error *err)
@@ -308,6 +328,8 @@ static void choose(Container *c, const char *digest)
         container_finish(c, NULL);
     else if (known && known->quarantined_at > 0 && c->slot.current)
         refuse(c, known);
+    else if (c->slot.current && is_put_off(c))
+        wait_on(c);
     else
         container_bring_in(c);
 }

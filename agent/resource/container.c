@@ -179,6 +179,10 @@ static void container_inherit(Resource *resource, Resource *from)
     c->serving = old->serving;
     c->forced = take_ptr(old->forced);
     c->complaint = take_ptr(old->complaint);
+    c->put_off = take_ptr(old->put_off);
+    (void)error_move(&c->put_off_why, &old->put_off_why);
+    c->put_off_until = old->put_off_until;
+    c->put_off_times = old->put_off_times;
     c->outage_began = old->outage_began;
     c->run_began = old->run_began;
     c->out_of_memory = old->out_of_memory;
@@ -297,6 +301,8 @@ static void container_release_memory(Resource *resource)
     release_free(c->forced);
     slot_done(&c->slot);
     error_done(&c->refusal);
+    error_done(&c->put_off_why);
+    free(c->put_off);
     free(c->complaint);
     free(c);
 }

@@ -7,6 +7,7 @@
 
 #define PORTS "\"ports\": [\"8080:80\"],"
 #define HTTP  "\"health\": {\"http\": \"http://127.0.0.1:1/\"},"
+#define KEEP  "\"update\": {\"on_failure\": \"keep\"},"
 #define JOB   "\"mode\": \"job\","
 
 /* ---- What happens, and what follows ---------------------------------------------------------- */
@@ -387,6 +388,95 @@ static void what_has_not_settled_keeps_what_it_would_go_back_to(void **state)
     check_courses(courses, ELEMENTS(courses));
 }
 
+static void a_fault_of_the_machine_condemns_nobody(void **state)
+{
+    static const Course courses[] = {
+        {.name = "the disk is full",
+         .plan = PORTS,
+         .before = "push A; settle; fail 1 500 start B = write /x: no space left on device",
+         .words = "push B",
+         .trace = "pulling: pull B\n"
+                  "staged: create B web.next\n"
+                  "switching: rename A web.previous\n"
+                  "switching: rename B web\n"
+                  "switching: stop A\n"
+                  "rolling-back: rename B web.next\n"
+                  "rolling-back: rename A web\n"
+                  "rolling-back: start A\n"
+                  "rolling-back: remove B\n",
+         .boxes = "web=A",
+         .state = "rolled-back",
+         .quarantine = "",
+         .message = "no space left on device; nothing speaks against the release"},
+        {.name = "it is not tried again at once, and says why",
+         .plan = PORTS,
+         .before = "push A; settle; fail 1 500 start B = write /x: no space left on device; push B",
+         .words = "look; look",
+         .trace = "",
+         .boxes = "web=A",
+         .state = "settled",
+         .quarantine = "",
+         .message = "no space left on device; nothing speaks against the release"},
+        {.name = "but when a person says so",
+         .plan = PORTS,
+         .before = "push A; settle; fail 1 500 start B = write /x: no space left on device; push B",
+         .words = "retry; settle",
+         .boxes = "web=B",
+         .state = "settled",
+         .quarantine = ""},
+        {.name = "or applies",
+         .plan = PORTS,
+         .before = "push A; settle; fail 1 500 start B = write /x: no space left on device; push B",
+         .words = "apply; settle",
+         .boxes = "web=B",
+         .state = "settled",
+         .quarantine = ""},
+        {.name = "and another release at once",
+         .plan = PORTS,
+         .before = "push A; settle; fail 1 500 start B = write /x: no space left on device; push B",
+         .words = "push C; settle",
+         .boxes = "web=C",
+         .state = "settled",
+         .quarantine = ""},
+        {.name = "a stranger has the port",
+         .plan = PORTS,
+         .before = "push A; settle; fail 1 500 start B = Bind for 0.0.0.0:8080 failed: port is "
+                   "already allocated",
+         .words = "push B",
+         .boxes = "web=A",
+         .state = "rolled-back",
+         .quarantine = "",
+         .message = "port"},
+        {.name = "the engine fails",
+         .plan = "",
+         .before = "push A; settle; fail 1 500 start B = something else",
+         .words = "push B",
+         .boxes = "web=A",
+         .state = "rolled-back",
+         .quarantine = "",
+         .message = "something else"},
+        {.name = "nor is anything left as it is that could not be started",
+         .plan = PORTS KEEP,
+         .before = "push A; settle; fail 1 500 start B = something else",
+         .words = "push B",
+         .boxes = "web=A",
+         .state = "rolled-back",
+         .quarantine = "",
+         .message = "something else"},
+        {.name = "an image without that user is to blame",
+         .plan = PORTS,
+         .before = "push A; settle; fail 1 500 start B = runc: unable to find user web: no "
+                   "matching entries in passwd file",
+         .words = "push B",
+         .boxes = "web=A",
+         .state = "rolled-back",
+         .quarantine = "B",
+         .message = "unable to find user web"},
+    };
+
+    check_courses(courses, ELEMENTS(courses));
+}
+
 static void a_bad_digest_comes_in_again_when_a_person_says_so(void **state)
 {
     static const Course courses[] = {
@@ -578,6 +668,12 @@ static bool check_struck(const Story *story, Strike strike, unsigned at)
         world_restart(w, strike == STRIKE_REBOOT);
         (void)world_run(w);
     }
+    if (story->quarantine[0] == '\0') {
+        auto_free char *condemned = world_quarantine(w);
+
+        if (condemned[0])
+            fail_msg("%s: %s was condemned for it: %s", name, condemned, error_text(&w->error));
+    }
     world_do(w, story->after);
     boxes = world_boxes(w);
     state = recorded_state(w);
@@ -634,7 +730,7 @@ static void whatever_strikes_once_the_wanted_one_serves_alone_in_the_end(void **
          .plan = PORTS,
          .before = "push A; settle",
          .words = "push X",
-         .after = "look; settle; look",
+         .after = "apply; look; settle; look",
          .boxes = "web=A",
          .state = "settled",
          .quarantine = "X"},
@@ -642,7 +738,7 @@ static void whatever_strikes_once_the_wanted_one_serves_alone_in_the_end(void **
          .plan = PORTS,
          .before = "push A; settle; push B",
          .words = "push X",
-         .after = "look",
+         .after = "apply",
          .boxes = "web=B web.previous=A-",
          .state = "committed",
          .quarantine = "X"},
@@ -674,6 +770,7 @@ int main(void)
         cmocka_unit_test(back_to_what_ran),
         cmocka_unit_test(health_by_http_is_all_that_counts_where_the_plan_gives_it),
         cmocka_unit_test(a_job_runs_once_a_release),
+        cmocka_unit_test(a_fault_of_the_machine_condemns_nobody),
         cmocka_unit_test(what_has_not_settled_keeps_what_it_would_go_back_to),
         cmocka_unit_test(a_bad_digest_comes_in_again_when_a_person_says_so),
         cmocka_unit_test(whatever_strikes_once_the_wanted_one_serves_alone_in_the_end),
