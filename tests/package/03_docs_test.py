@@ -44,6 +44,17 @@ def test_files_and_verbs_that_are_named_exist(document):
         assert (TOP / name).exists(), name
 
 
+@pytest.mark.parametrize("document", READMES, ids=lambda path: path.name)
+def test_the_line_that_bakes_an_image_gives_the_template_what_it_asks_for(document):
+    line = re.search(r"(?m)^    packer build (.*)$", document.read_text())[1]
+    words = line.split()
+    given = {words[i + 1].partition("=")[0] for i, word in enumerate(words) if word == "-var"}
+    template = (TOP / words[-1]).read_text()
+    known = dict(re.findall(r'(?s)variable "(\w+)" \{(.*?)\n\}', template))
+    assert given <= set(known)
+    assert {name for name, body in known.items() if "default" not in body} <= given
+
+
 def schema_keys(node):
     found = set()
     if isinstance(node, dict):
