@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* agentctl crawl status | run | backfill | dead-letters | replay */
+/* agentctl crawl status | run | backfill | flush | dead-letters | replay */
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -52,6 +52,12 @@ int verb_crawl_backfill(char *const *operands)
                   (const char *const[]){operands[0], operands[1], until, NULL}, arg_json,
                   "job %s fetches from %s to %s; agentctl crawl status shows how it goes",
                   operands[0], operands[1], *until ? until : "now");
+}
+
+int verb_crawl_flush(char *const *operands)
+{
+    return ask_to(&peer_crawler, "Flush", NULL, arg_json,
+                  "what waits is delivered now; agentctl crawl status shows how it goes");
 }
 
 int verb_crawl_dead_letters(char *const *operands)

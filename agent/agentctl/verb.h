@@ -59,6 +59,7 @@ extern const VerbOption apply_options[], cleanup_options[], container_options[],
 int verb_apply(char *const *operands);
 int verb_cleanup(char *const *operands);
 int verb_crawl_backfill(char *const *operands);
+int verb_crawl_flush(char *const *operands);
 int verb_crawl_dead_letters(char *const *operands);
 int verb_crawl_replay(char *const *operands);
 int verb_crawl_run(char *const *operands);
