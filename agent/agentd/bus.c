@@ -128,9 +128,26 @@ static const sd_bus_vtable vtable[] = {
     SD_BUS_METHOD_WITH_ARGS("Restart", SD_BUS_ARGS("s", container), SD_BUS_NO_RESULT, method_restart, SD_BUS_VTABLE_UNPRIVILEGED),
     SD_BUS_METHOD_WITH_ARGS("Rollback", SD_BUS_ARGS("s", container), SD_BUS_NO_RESULT, method_rollback, SD_BUS_VTABLE_UNPRIVILEGED),
     SD_BUS_METHOD_WITH_ARGS("Retry", SD_BUS_ARGS("s", container), SD_BUS_NO_RESULT, method_retry, SD_BUS_VTABLE_UNPRIVILEGED),
+    SD_BUS_SIGNAL_WITH_NAMES(BUS_EVENT_SIGNAL, BUS_EVENT_SIGNATURE, SD_BUS_PARAM(event) SD_BUS_PARAM(message_id) SD_BUS_PARAM(level) SD_BUS_PARAM(text), 0),
     SD_BUS_VTABLE_END,
 };
 /* clang-format on */
+
+/* crawlerd logs its events itself; here they become part of the history, and go to those whom the
+ * plan wants told. Only the owner of its name can send them. */
+static int on_crawler_event(sd_bus_message *message, void *userdata, sd_bus_error *error)
+{
+    const char *event, *message_id, *text;
+    uint32_t level;
+
+    if (sd_bus_message_read(message, BUS_EVENT_SIGNATURE, &event, &message_id, &level, &text) < 0)
+        return 0;
+    if (!strv_contains((char *const *)(uintptr_t)plan_event_names, event) ||
+        level < LOG_LEVEL_ERROR || level > LOG_LEVEL_NOTICE)
+        return 0;
+    manager_tell_event(userdata, (LogLevel)level, event, message_id, text);
+    return 0;
+}
 
 int manager_serve_bus(Manager *m, Error *err)
 {
@@ -141,6 +158,10 @@ int manager_serve_bus(Manager *m, Error *err)
     if (r >= 0)
         r = bus_serve(m->bus, BUS_AGENT_NAME, BUS_AGENT_PATH, BUS_AGENT_INTERFACE, vtable, m,
                       &failure);
+    if (r >= 0)
+        r = sd_bus_match_signal_async(m->bus, NULL, BUS_CRAWLER_NAME, BUS_CRAWLER_PATH,
+                                      BUS_CRAWLER_INTERFACE, BUS_EVENT_SIGNAL, on_crawler_event,
+                                      NULL, m);
     if (r < 0) {
         /* Containers matter more than the people who look at them. */
         log_failure(LOG_LEVEL_WARNING, NULL, &failure,

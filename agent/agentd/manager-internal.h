@@ -69,6 +69,9 @@ struct Manager {
 };
 
 /* manager.c */
+/* An event that is in the journal already, for the history and for whoever wants to be told. */
+void manager_tell_event(Manager *m, LogLevel level, const char *event, const char *message_id,
+                        const char *text);
 void manager_event(Manager *m, LogLevel level, const char *event, const char *const *fields,
                    const char *format, ...) printf_like(5, 6);
 void manager_changed(Manager *m);

@@ -31,7 +31,6 @@ static void record_event(LogLevel level, const char *event, const char *const *f
     auto_free char *id = kind ? str_printf("MESSAGE_ID=%s", kind->message_id) : NULL;
     auto_free char *name = str_printf("MERVIS_EVENT=%s", event);
     const char *list[16];
-    auto_error Error err = {0};
     size_t n = 0;
 
     if (id)
@@ -42,9 +41,19 @@ static void record_event(LogLevel level, const char *event, const char *const *f
         list[n++] = fields[i];
     list[n] = NULL;
     log_fields(level, list, "%s", text);
+    bus_emit_event(m->bus, BUS_AGENT_PATH, BUS_AGENT_INTERFACE, event,
+                   kind ? kind->message_id : NULL, level, text);
+    manager_tell_event(m, level, event, kind ? kind->message_id : NULL, text);
+}
+
+void manager_tell_event(Manager *m, LogLevel level, const char *event, const char *message_id,
+                        const char *text)
+{
+    auto_error Error err = {0};
+
     if (m->state.db && state_event_add(&m->state, level, event, text, &err) < 0)
         log_failure(LOG_LEVEL_WARNING, NULL, &err, "the event is in the journal only");
-    notifier_event(m->notifier, level, event, text);
+    notifier_event(m->notifier, level, event, message_id, text);
     manager_changed(m);
 }
 

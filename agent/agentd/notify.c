@@ -4,7 +4,6 @@
 #include <assert.h>
 #include <errno.h>
 
-#include "agent/agentd/events.h"
 #include "agent/base/backoff.h"
 #include "agent/base/list.h"
 #include "agent/base/str.h"
@@ -33,14 +32,12 @@ static const struct {
     [PLAN_LOCALE_KO] = {event_texts_ko, ELEMENTS(event_texts_ko), "해결 방법", "생략된 이벤트"},
 };
 
-void notify_texts(const char *event, PlanLocale locale, const char **ret_subject,
+void notify_texts(const char *message_id, PlanLocale locale, const char **ret_subject,
                   const char **ret_remedy)
 {
-    const EventKind *kind = event_kind(event);
-
     *ret_subject = *ret_remedy = "";
-    for (size_t i = 0; kind && i < languages[locale].n; i++)
-        if (streq(languages[locale].texts[i].message_id, kind->message_id)) {
+    for (size_t i = 0; message_id && i < languages[locale].n; i++)
+        if (streq(languages[locale].texts[i].message_id, message_id)) {
             *ret_subject = languages[locale].texts[i].subject;
             *ret_remedy = languages[locale].texts[i].remedy;
         }
@@ -322,13 +319,13 @@ int notifier_set_plan(Notifier *notifier, const Plan *plan, Error *err)
     return 0;
 }
 
-static char *line_of(const Notifier *notifier, const char *event, const char *text)
+static char *line_of(const Notifier *notifier, const char *message_id, const char *text)
 {
     const char *subject, *remedy;
     auto_buf Buf line = BUF_INIT(MESSAGE_MAX);
     int r;
 
-    notify_texts(event, notifier->locale, &subject, &remedy);
+    notify_texts(message_id, notifier->locale, &subject, &remedy);
     r = buf_add_str(&line, "• ");
     if (r >= 0 && *subject)
         r = add_escaped(&line, subject);
@@ -365,7 +362,8 @@ static void enqueue(Target *target, const char *line, uint64_t delay_usec)
         send_in(target, delay_usec);
 }
 
-void notifier_event(Notifier *notifier, LogLevel level, const char *event, const char *text)
+void notifier_event(Notifier *notifier, LogLevel level, const char *event, const char *message_id,
+                    const char *text)
 {
     auto_free char *line = NULL;
 
@@ -377,7 +375,7 @@ void notifier_event(Notifier *notifier, LogLevel level, const char *event, const
         if (!wanted)
             continue;
         if (!line)
-            line = line_of(notifier, event, text);
+            line = line_of(notifier, message_id, text);
         /* A machine that is taken back has seconds. */
         if (line)
             enqueue(target, line, streq(event, "preempted") ? 0 : NOTIFY_GATHER_USEC);

@@ -29,12 +29,14 @@ DEFINE_AUTO(Notifier, notifier_free)
 /* Whom to tell what, and in which language. Events that wait for an address that is still there
  * go on waiting. */
 int notifier_set_plan(Notifier *notifier, const Plan *plan, Error *err) must_check;
-/* Something happened; `text` is the event's own sentence. */
-void notifier_event(Notifier *notifier, LogLevel level, const char *event, const char *text);
+/* Something happened; `text` is the event's own sentence, `message_id` that of its catalog entry or
+ * NULL. */
+void notifier_event(Notifier *notifier, LogLevel level, const char *event, const char *message_id,
+                    const char *text);
 
 /* What an event is called in that language ("" for an event without an entry), and what a person
  * can do (""). Both static. */
-void notify_texts(const char *event, PlanLocale locale, const char **ret_subject,
+void notify_texts(const char *message_id, PlanLocale locale, const char **ret_subject,
                   const char **ret_remedy);
 
 #endif

@@ -164,6 +164,14 @@ int bus_serve(sd_bus *bus, const char *name, const char *path, const char *inter
     return 0;
 }
 
+void bus_emit_event(sd_bus *bus, const char *path, const char *interface, const char *event,
+                    const char *message_id, LogLevel level, const char *text)
+{
+    if (bus)
+        (void)sd_bus_emit_signal(bus, path, interface, BUS_EVENT_SIGNAL, BUS_EVENT_SIGNATURE, event,
+                                 message_id ? message_id : "", (uint32_t)level, text);
+}
+
 int bus_require_root(sd_bus_message *message, const char *verb, sd_bus_error *error)
 {
     auto_(sd_bus_creds_unrefp) sd_bus_creds *creds = NULL;

@@ -11,6 +11,7 @@
 #include <systemd/sd-event.h>
 
 #include "agent/base/error.h"
+#include "agent/base/log.h"
 
 #define BUS_AGENT_NAME        "io.mervis.Agent1"
 #define BUS_AGENT_PATH        "/io/mervis/Agent1"
@@ -62,6 +63,14 @@ int bus_call_text_async(sd_bus *bus, const char *name, const char *path, const c
     must_check;
 BusCall *bus_call_free(BusCall *call);
 DEFINE_AUTO(BusCall, bus_call_free)
+
+/* What an operator acts on, told to whoever listens: both daemons have the signal
+ * Event(s event, s message_id, u level, s text). Nobody waits for it, and losing one is no fault.
+ */
+#define BUS_EVENT_SIGNAL    "Event"
+#define BUS_EVENT_SIGNATURE "ssus"
+void bus_emit_event(sd_bus *bus, const char *path, const char *interface, const char *event,
+                    const char *message_id, LogLevel level, const char *text);
 
 /* Our Error as a D-Bus error reply ("io.mervis.Error.Denied", message with its remedy). Returns the
  * negative errno. */

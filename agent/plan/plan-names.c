@@ -15,7 +15,7 @@ const char *const plan_on_success_names[] = {"nothing", "poweroff", NULL};
 const char *const plan_scope_names[] = {"managed", "all", NULL};
 const char *const plan_notify_names[] = {"slack", NULL};
 
-/* What agent/agentd/events.c reports; a test compares the two. */
+/* What agent/agentd/events.c and crawler/crawlerd/events.c report; tests compare them. */
 const char *const plan_event_names[] = {"agentd-started",
                                         "agentd-stopping",
                                         "plan-accepted",
@@ -51,4 +51,17 @@ const char *const plan_event_names[] = {"agentd-started",
                                         "well",
                                         "script-ended",
                                         "left-alone",
+                                        "spool-full",
+                                        "spool-has-room",
+                                        "spool-lost",
+                                        "spool-back",
+                                        "spool-rebuilt",
+                                        "document-refused",
+                                        "fetch-failed",
+                                        "egress-shut",
+                                        "delivery-failed",
+                                        "delivery-back",
+                                        "other-writer",
+                                        "other-writer-gone",
+                                        "crawl-refused",
                                         NULL};

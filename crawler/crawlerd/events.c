@@ -44,6 +44,15 @@ static int push_field(char ***fields, const char *name, const char *value)
     return field ? strv_push(fields, field) : -1;
 }
 
+static CrawlEventListener event_listener;
+static void *event_userdata;
+
+void crawl_event_listen(CrawlEventListener listener, void *userdata)
+{
+    event_listener = listener;
+    event_userdata = userdata;
+}
+
 void crawl_event(LogLevel level, const char *event, const CrawlEventSubject *subject,
                  const char *format, ...)
 {
@@ -71,6 +80,8 @@ void crawl_event(LogLevel level, const char *event, const CrawlEventSubject *sub
     (void)!push_field(&fields, "ERROR_KIND",
                       subject->err ? error_kind_name(subject->err->kind) : NULL);
     log_fields(level, (const char *const *)fields, "%s", text ? text : event);
+    if (event_listener)
+        event_listener(level, event, message_id(event), text ? text : event, event_userdata);
 }
 
 /* ---- The same again ---- */

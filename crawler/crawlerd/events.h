@@ -31,6 +31,11 @@ typedef struct CrawlEventSubject {
 void crawl_event(LogLevel level, const char *event, const CrawlEventSubject *subject,
                  const char *format, ...) printf_like(4, 5);
 
+/* Who else is told of each event; NULL: nobody. There is one journal, and one of these. */
+typedef void (*CrawlEventListener)(LogLevel level, const char *event, const char *message_id,
+                                   const char *text, void *userdata);
+void crawl_event_listen(CrawlEventListener listener, void *userdata);
+
 #define REPEATS_MAX       32
 #define REPEAT_PAUSE_USEC HOUR
 

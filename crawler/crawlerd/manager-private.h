@@ -32,6 +32,9 @@ struct Manager {
     HttpClient *http;
     Cloud *cloud;
     sd_bus *bus;
+    sd_event_source *turn;    /* looks whether the state changed */
+    uint64_t state_looked_at; /* boot time */
+    const char *state_told;   /* static */
     Spool *spool; /* this and the next two: NULL while the disk takes nothing at the start */
     Intake *intake;
     Fetcher *fetcher;
@@ -69,6 +72,8 @@ struct Manager {
     char *egress_remedy;
 };
 
+/* As Describe() says it; static. */
+const char *manager_state(Manager *m);
 void manager_hold_changed(Manager *m);
 const char *manager_hold_reason(const Manager *m);
 int manager_serve_bus(Manager *m, Error *err) must_check;

@@ -956,6 +956,8 @@ Manager *manager_free(Manager *m)
     (void)timer_free(m->timer);
     (void)timer_free(m->again);
     (void)timer_free(m->patience);
+    crawl_event_listen(NULL, NULL);
+    (void)sd_event_source_disable_unref(m->turn);
     (void)sd_bus_flush_close_unref(m->bus);
     (void)sd_event_unref(m->event);
     free(m->spool_path);

@@ -192,6 +192,27 @@ static const char *remedy_of(const Manager *m)
     return message && message == m->egress_message ? m->egress_remedy : NULL;
 }
 
+const char *manager_state(Manager *m)
+{
+    DeliveryStatus delivery = {0};
+    SpoolStatus spool = {0};
+    bool trouble = false;
+
+    for (size_t i = 0; m->phase == PHASE_RUNNING && m->jobs && !m->withdrawn && !trouble &&
+                       i < m->document.plan->jobs.n;
+         i++) {
+        FetchJobStatus status = {0};
+
+        fetcher_job_status(m->fetcher, i, &status);
+        trouble = status.message;
+    }
+    if (m->delivery)
+        delivery_status(m->delivery, &delivery);
+    if (m->spool && !trouble && !delivery.message && spool_status(m->spool, &spool, NULL) >= 0)
+        trouble = spool.batches_wrong > 0;
+    return state_of(m, trouble || delivery.message);
+}
+
 json_t *manager_describe(Manager *m)
 {
     SpoolStatus status = {0};

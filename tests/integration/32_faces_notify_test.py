@@ -3,6 +3,7 @@
 
 import http.server
 import json
+import subprocess
 import threading
 import time
 
@@ -57,6 +58,31 @@ def start(machine, hook, url=None, locale="en", **notify):
     machine.start(machine.agentd)
     machine.wait_settled()
     return plan
+
+
+def test_what_the_crawler_reports_is_told_too_and_stands_in_the_history(machine, hook):
+    machine.cloud.add_secret("HOOK", hook.url)
+    machine.cloud.make_dataset("market")
+    machine.cloud.fault({"service": "market"}, {"status": 200, "body": "<html>no chart</html>"})
+    plan = machine.make_plan(containers=[], secrets=[{"name": "hook", "secret": "HOOK"}], crawl=machine.crawl(),
+                             notify=[{"secret": "hook", "on": ["fetch-failed", "document-refused"]}])
+    machine.put_plan(plan)
+    watch = subprocess.Popen(["busctl", f"--address={machine.servers.bus.address}", "monitor", "--json=short",
+                              "--match=type='signal',interface='io.mervis.Crawler1',member='Event'"],
+                             stdout=subprocess.PIPE, text=True)
+    try:
+        machine.start(machine.crawlerd)
+        machine.start(machine.agentd)
+        wait_for("a message", lambda: hook.texts, 30)
+    finally:
+        watch.kill()
+    told = [json.loads(line)["payload"]["data"] for line in watch.stdout if line.startswith("{")]
+    assert told and told[0][0] in ("fetch-failed", "document-refused") and len(told[0][1]) == 32
+    assert "job us-1d" in hook.said() and "Remedy: " in hook.said()
+    events = json.loads(machine.agentctl("history", "--json").stdout)["events"]
+    assert any(one["event"] == told[0][0] and one["text"] == told[0][3] for one in events), events
+    # The journal has it once: from crawlerd.
+    assert told[0][3] in machine.crawlerd.log.read_text() and told[0][3] not in machine.agentd.log.read_text()
 
 
 def break_plan(machine, plan):

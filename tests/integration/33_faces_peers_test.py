@@ -36,16 +36,15 @@ def memory_kib(process):
     return int(re.search(r"VmRSS:\s+(\d+)", text).group(1))
 
 
-def describe_seconds(machine):
-    """How long agentd takes to say how it is: the latency of its loop, as a neighbour sees it."""
+def describe_seconds(machine, name="io.mervis.Agent1"):
+    """How long a daemon takes to say how it is: the latency of its loop, as a neighbour sees it."""
     begun = time.monotonic()
-    run(["busctl", f"--address={machine.servers.bus.address}", "call", "io.mervis.Agent1", "/io/mervis/Agent1",
-         "io.mervis.Agent1", "Describe"], timeout=10)
+    run(["busctl", f"--address={machine.servers.bus.address}", "call", name, path_of(name), name, "Describe"], timeout=10)
     return time.monotonic() - begun
 
 
-def worst(machine, times=10):
-    return max(describe_seconds(machine) for _ in range(times))
+def worst(machine, times=10, name="io.mervis.Agent1"):
+    return max(describe_seconds(machine, name) for _ in range(times))
 
 
 # The bus
@@ -78,27 +77,96 @@ def test_a_changed_property_is_a_signal(well):
     assert any(value.get("Generation", {}).get("data") == 2 for value in values), signals
 
 
-def test_oversized_and_wrong_arguments_are_refused_and_change_nothing(well):
-    for words in (("Restart", "s", "x" * 100_000), ("Restart", "i", "7"), ("Restart",), ("Nothing",)):
-        done = busctl(well, "call", "io.mervis.Agent1", "/io/mervis/Agent1", "io.mervis.Agent1", *words)
+DAEMONS = {"agentd": "io.mervis.Agent1", "crawlerd": "io.mervis.Crawler1"}
+
+
+def path_of(name):
+    return "/" + name.replace(".", "/")
+
+
+def call(machine, name, *words, **kwargs):
+    return busctl(machine, "call", name, path_of(name), name, *words, **kwargs)
+
+
+def test_the_crawlers_state_is_a_property_that_announces_its_changes(well):
+    name = DAEMONS["crawlerd"]
+    shown = busctl(well, "introspect", name, path_of(name), name).stdout
+    assert re.search(r"\.State +property +s .*emits-change", shown) and re.search(r"\.Event +signal +ssus", shown), shown
+
+    def state():
+        return busctl(well, "get-property", name, path_of(name), name, "State").stdout.strip()
+    wait_for("a well crawler", lambda: state() == 's "well"', 20)
+    watch = subprocess.Popen(["busctl", f"--address={well.servers.bus.address}", "monitor", "--json=short",
+                              f"--match=type='signal',member='PropertiesChanged',path='{path_of(name)}'"],
+                             stdout=subprocess.PIPE, text=True)
+    try:
+        time.sleep(0.5)
+        well.cloud.fault({"service": "market"}, {"status": 503})
+        well.agentctl("crawl", "run", "us-1d", check=True)
+        wait_for("a degraded crawler", lambda: state() == 's "degraded"', 20)
+        time.sleep(3)
+    finally:
+        watch.kill()
+    signals = [json.loads(line)["payload"]["data"][1] for line in watch.stdout if line.startswith("{")]
+    assert any(value.get("State", {}).get("data") == "degraded" for value in signals), signals
+
+
+CHANGES = {
+    "agentd": [("Apply",), ("Cleanup",), ("Restart", "mervis"), ("Rollback", "mervis"), ("Retry", "mervis"), ("Plan",)],
+    "crawlerd": [("Reload",), ("RunJob", "us-1d"), ("Backfill", "us-1d", "2026-01-01", ""), ("Flush",), ("DeadLetters",),
+                 ("Replay",)],
+}
+
+
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_every_changing_method_refuses_others_than_root_and_names_a_verb_that_exists(well, daemon):
+    """This bus lets everybody call: the refusal is the daemon's own, by the sender's uid."""
+    name = DAEMONS[daemon]
+    shown = busctl(well, "introspect", name, path_of(name), name).stdout
+    methods = set(re.findall(r"\.(\w+) +method", shown))
+    assert methods - {"Describe", "History", "DryRun", "CleanupDryRun"} == {words[0] for words in CHANGES[daemon]}
+    verbs = well.agentctl("--help").stdout
+    for method, *words in CHANGES[daemon]:
+        # Unlike busctl it shows the text of a refusal.
+        done = run(["dbus-send", f"--bus={well.servers.bus.address}", "--print-reply", f"--dest={name}", path_of(name),
+                    f"{name}.{method}", *(f"string:{word}" for word in words)], check=False, **SOMEBODY)
+        assert done.returncode != 0 and "sudo agentctl" in done.stderr, (method, done.stderr)
+        verb = re.search(r"sudo agentctl ((?:crawl |plan )?[a-z-]+)", done.stderr)[1]
+        assert re.search(rf"(?m)^  {verb}\b", verbs), verb
+
+
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_oversized_and_wrong_arguments_are_refused_and_change_nothing(well, daemon):
+    name = DAEMONS[daemon]
+    big = "x" * 100_000
+    wrong = {"agentd": (("Restart", "s", big), ("Restart", "i", "7"), ("Restart",)),
+             "crawlerd": (("RunJob", "s", big), ("RunJob", "i", "7"), ("RunJob",), ("Backfill", "sss", "us-1d", big, ""),
+                          ("Backfill", "sss", big, "2026-01-01", ""), ("Backfill", "sss", "us-1d", "yesterday", ""))}
+    process = getattr(well, daemon)
+    before = memory_kib(process)
+    for words in (*wrong[daemon], ("Nothing",)):
+        done = call(well, name, *words)
         assert done.returncode != 0, words
         assert len(done.stderr) < 200_000
-    assert describe_seconds(well) < 2
+    assert describe_seconds(well, name) < 2
+    assert memory_kib(process) < before + 4096
 
 
-def test_a_flood_of_calls_leaves_agentd_answering(well):
-    before = memory_kib(well.agentd)
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_a_flood_of_calls_leaves_it_answering(well, daemon):
+    name, process = DAEMONS[daemon], getattr(well, daemon)
+    before = memory_kib(process)
     flood = [subprocess.Popen(["sh", "-c", f"while :; do busctl --address={well.servers.bus.address} call "
-                               "io.mervis.Agent1 /io/mervis/Agent1 io.mervis.Agent1 Describe >/dev/null; done"],
+                               f"{name} {path_of(name)} {name} Describe >/dev/null; done"],
                               stderr=subprocess.DEVNULL, start_new_session=True, **SOMEBODY) for _ in range(4)]
     try:
         time.sleep(2)
-        assert worst(well) < 2
+        assert worst(well, name=name) < 2
     finally:
         for one in flood:
             os.killpg(one.pid, 9)
             one.wait()
-    assert memory_kib(well.agentd) < before + 4096
+    assert memory_kib(process) < before + 4096
 
 
 def align(data, to):
@@ -117,8 +185,10 @@ def call_message(serial, destination, path, member):
     return align(head + fields, 8)
 
 
-def test_a_client_that_never_reads_holds_nobody(well):
-    before = memory_kib(well.agentd)
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_a_client_that_never_reads_holds_nobody(well, daemon):
+    name, process = DAEMONS[daemon], getattr(well, daemon)
+    before = memory_kib(process)
     with socket.socket(socket.AF_UNIX) as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.connect(str(well.servers.bus.socket))
@@ -129,14 +199,14 @@ def test_a_client_that_never_reads_holds_nobody(well):
         sent = 0
         for serial in range(2, 5000):
             try:
-                deaf.send(call_message(serial, "io.mervis.Agent1", "/io/mervis/Agent1", "Describe"))
+                deaf.send(call_message(serial, name, path_of(name), "Describe"))
                 sent += 1
             except OSError:
                 time.sleep(0.001)
         assert sent > 100
-        assert worst(well) < 2
-    assert well.agentd.running
-    assert memory_kib(well.agentd) < before + 8192
+        assert worst(well, name=name) < 2
+    assert process.running
+    assert memory_kib(process) < before + 8192
 
 
 # The health port

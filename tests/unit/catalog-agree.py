@@ -45,6 +45,11 @@ def every_event_is_in_both_catalogs_and_nothing_else():
         assert set(entries(name)) == numbers, f"{name}: {set(entries(name)) ^ numbers}"
 
 
+def a_plan_can_name_every_event_and_no_other():
+    names = (SOURCE / "agent/plan/plan-names.c").read_text().partition("plan_event_names[] = {")[2].partition("}")[0]
+    assert re.findall(r'"([a-z-]+)"', names) == [name for name, _ in events()]
+
+
 def every_entry_explains_and_names_a_remedy():
     for name, remedy in CATALOGS.items():
         for number, (headers, paragraphs) in entries(name).items():
