@@ -437,16 +437,23 @@ static void on_writers(Errander *errander, Errand *e, void *userdata)
     /* Whoever may not list jobs goes without this check: it is a safeguard. */
     d->writers = errander_free(d->writers);
     d->writers_at_usec = now_boottime_usec();
+    delivery_kick(d); /* for the time of the next look */
 }
 
-static void look_for_writers(Delivery *d)
+/* From the beginning on, and whether or not anything is to be sent: who pauses must not have fetched
+ * for hours what another sends. */
+static void look_for_writers(Delivery *d, uint64_t *wait)
 {
     const Sink *sink = d->context.sink;
-    uint64_t interval = MAX_OF(sink->flush_usec, MINUTE), now = now_realtime_usec();
+    uint64_t interval = MAX_OF(sink->flush_usec, MINUTE), now = now_realtime_usec(), passed;
 
-    if (sink->ops->is_local || sink->second_writer || d->writers ||
-        (d->writers_at_usec != 0 && now_boottime_usec() - d->writers_at_usec < interval))
+    if (sink->ops->is_local || sink->second_writer || d->writers)
         return;
+    passed = now_boottime_usec() - d->writers_at_usec;
+    if (d->writers_at_usec != 0 && passed < interval) {
+        *wait = MIN_OF(*wait, interval - passed);
+        return;
+    }
     if (errander_new(&d->context, on_writers, d, &d->writers) < 0)
         return;
     /* Only what was begun since we are here: a dead machine's jobs are no writer. */
@@ -588,8 +595,7 @@ static void pump(Delivery *d)
     }
     if (!d->failed)
         spool_well(d);
-    if (r > 0)
-        look_for_writers(d);
+    look_for_writers(d, &wait);
     if (wait != USEC_INFINITY && !d->failed)
         (void)timer_set(d->timer, wait + MSEC, SECOND / 4);
     busy = !delivery_is_idle(d);

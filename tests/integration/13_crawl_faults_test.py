@@ -139,28 +139,49 @@ def test_a_missing_column_pauses_with_its_remedy_or_is_added(crawl):
     assert "adj_close" in [f["name"] for f in table["schema"]["fields"]]
 
 
-def test_another_writer_of_the_same_rows_is_seen_and_fetching_pauses(crawl):
-    symbols = crawl.new_symbols(1)
-    # A job that failed shows our labels, and leaves a batch to be sent when we start again.
-    crawl.cloud.fault(UPLOAD, {"job_error": {"reason": "backendError", "message": "oops"}}, times=1)
-    assert crawl.kill_at("attempt.before-commit", symbols)
+def older_writer(crawl):
+    """Begins a load job as an older instance of the same jobs would."""
     load = next(job for job in crawl.cloud.jobs() if "load" in job["configuration"])
-    configuration = {"load": load["configuration"]["load"], "labels": {
-        **load["configuration"]["labels"], "mervis_instance": "vm-older", "mervis_started": "1"}}
-    crawl.cloud.fault({"service": "metadata"}, {"delay": 3}, times=1)
-    crawl.timeout = "8s"
-    process = crawl.start(symbols)
-    time.sleep(1.5)
     job = json.dumps({"jobReference": {"projectId": "demo-project", "jobId": "other_writer",
                                        "location": "asia-northeast3"},
-                      "configuration": configuration})
+                      "configuration": {"load": load["configuration"]["load"], "labels": {
+                          **load["configuration"]["labels"], "mervis_instance": "vm-older",
+                          "mervis_started": "1"}}})
     crawl.cloud.post_raw(
         "/upload/bigquery/v2/projects/demo-project/jobs?uploadType=multipart",
         (f"--b\r\nContent-Type: application/json\r\n\r\n{job}\r\n--b\r\n"
          "Content-Type: application/octet-stream\r\n\r\n\r\n--b--\r\n").encode(),
         "multipart/related; boundary=b")
+
+
+def test_another_writer_of_the_same_rows_is_seen_and_fetching_pauses(crawl):
+    symbols = crawl.new_symbols(1)
+    # A job that failed shows our labels, and leaves a batch to be sent when we start again.
+    crawl.cloud.fault(UPLOAD, {"job_error": {"reason": "backendError", "message": "oops"}}, times=1)
+    assert crawl.kill_at("attempt.before-commit", symbols)
+    crawl.cloud.fault({"service": "metadata"}, {"delay": 3}, times=1)
+    crawl.timeout = "8s"
+    process = crawl.start(symbols)
+    time.sleep(1.5)
+    older_writer(crawl)
     process.wait(60)
     assert "instance vm-older began before us" in crawl.tail(), crawl.tail()
+
+
+def test_another_writer_is_seen_although_there_is_nothing_to_send(crawl):
+    symbols = crawl.new_symbols(2)
+    crawl.finish(symbols)
+    sent = len(crawl.cloud.uploads())
+    crawl.cloud.fault({"service": "market"}, {"status": 500})
+    crawl.cloud.fault({"service": "metadata"}, {"delay": 4}, times=1)
+    process = crawl.daemon(symbols)
+    time.sleep(1.5)
+    older_writer(crawl)
+    crawl.wait_for(lambda: "instance vm-older began before us" in crawl.log.read_text())
+    assert "fetching pauses until it is gone" in crawl.tail()
+    process.terminate()
+    assert process.wait(20) == 0
+    assert len(crawl.cloud.uploads()) == sent + 1, "the other's alone"
 
 
 def test_a_spool_of_noise_is_kept_aside_and_the_table_still_has_each_row_once(crawl):
