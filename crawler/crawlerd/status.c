@@ -100,7 +100,7 @@ static json_t *describe_hosts(Manager *m)
                           number(host->bytes_out), "connections", number(host->connections),
                           "connections_120s", number(fetch_host_recent_connections(host, now)),
                           "breaker_open", (int)open, "retry_at", when(open ? host->until_usec : 0),
-                          "message", text_or_null(open ? host->message : NULL), "remedy",
+                          "message", text_or_null(open ? host->message : host->waits), "remedy",
                           json_null())) < 0)
             return NULL;
     }

@@ -9,6 +9,7 @@
 #include "agent/base/str.h"
 
 #define WAKE_ACCURACY_USEC (100 * MSEC)
+#define SAID_WAIT_USEC     (5 * SECOND)
 
 /* --- What is next --------------------------------------------------------------------------- */
 
@@ -38,6 +39,12 @@ static int task_begin(Fetcher *f, Task *task, Error *err)
     return r < 0 ? r : 1;
 }
 
+/* A budget that is spent looks like a job that hangs, unless it is said. */
+static void say_wait(FetchHost *host, uint64_t left, const char *why)
+{
+    host->waits = left >= SAID_WAIT_USEC && left != USEC_INFINITY ? why : NULL;
+}
+
 /* Sends the task's next request if its host may be asked: 1 sent, 0 must wait (`*wait`), negative:
  * given up. */
 static int task_try(Fetcher *f, Task *task, uint64_t *wait, Error *err)
@@ -50,6 +57,7 @@ static int task_try(Fetcher *f, Task *task, uint64_t *wait, Error *err)
     int r;
 
     left = fetch_host_wait(task->source->host, &limits, now, &why);
+    say_wait(task->source->host, left, why);
     if (left > 0 || f->in_flight >= FETCH_AT_ONCE_MAX) {
         *wait = MIN_OF(*wait, left);
         return 0;
@@ -126,6 +134,7 @@ static bool run_may_ask(Fetcher *f, const Run *run, uint64_t *wait)
         return false;
     limits = limits_of(f, source, run->job);
     left = fetch_host_wait(source->host, &limits, now_realtime_usec(), &why);
+    say_wait(source->host, left, why);
     *wait = MIN_OF(*wait, left);
     return left == 0;
 }

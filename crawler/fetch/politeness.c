@@ -2,6 +2,7 @@
 #include "crawler/fetch/politeness.h"
 
 #include <errno.h>
+#include <limits.h>
 
 #include "agent/base/backoff.h"
 #include "agent/base/str.h"
@@ -63,29 +64,36 @@ bool fetch_host_is_open(const FetchHost *host, uint64_t now_usec)
     return left(host->until_usec, now_usec, FETCH_RETRY_AFTER_MAX_USEC) > 0;
 }
 
-unsigned fetch_host_recent_connections(const FetchHost *host, uint64_t now_usec)
+static bool is_recent(const FetchConnected *connected, uint64_t now)
 {
-    unsigned n = 0;
-
-    for (size_t i = 0; i < FETCH_HOST_CONNECTIONS; i++)
-        n += host->connected[i] != 0 && host->connected[i] <= now_usec &&
-             now_usec - host->connected[i] < FETCH_NAT_WINDOW_USEC;
-    return n;
+    return connected->n > 0 && connected->second <= now &&
+           now - connected->second < FETCH_NAT_SECONDS;
 }
 
-/* Until the oldest of the recent connections is out of the window. */
+unsigned fetch_host_recent_connections(const FetchHost *host, uint64_t now_usec)
+{
+    uint64_t n = 0;
+
+    for (size_t i = 0; i < FETCH_NAT_SECONDS; i++)
+        if (is_recent(&host->connected[i], now_usec / SECOND))
+            n += host->connected[i].n;
+    return (unsigned)MIN_OF(n, (uint64_t)UINT_MAX);
+}
+
+/* Until the oldest of the recent connections is out of the window; each request under way may open
+ * one more. */
 static uint64_t nat_wait(const FetchHost *host, unsigned ports, uint64_t now_usec)
 {
     uint64_t oldest = UINT64_MAX;
 
-    ports = MIN_OF(ports, (unsigned)FETCH_HOST_CONNECTIONS);
-    if (ports == 0 || fetch_host_recent_connections(host, now_usec) < ports)
+    if (ports == 0 || fetch_host_recent_connections(host, now_usec) + host->in_flight < ports)
         return 0;
-    for (size_t i = 0; i < FETCH_HOST_CONNECTIONS; i++)
-        if (host->connected[i] != 0 && host->connected[i] <= now_usec &&
-            now_usec - host->connected[i] < FETCH_NAT_WINDOW_USEC)
-            oldest = MIN_OF(oldest, host->connected[i]);
-    return oldest + FETCH_NAT_WINDOW_USEC - now_usec;
+    if (fetch_host_recent_connections(host, now_usec) < ports)
+        return UINT64_MAX;
+    for (size_t i = 0; i < FETCH_NAT_SECONDS; i++)
+        if (is_recent(&host->connected[i], now_usec / SECOND))
+            oldest = MIN_OF(oldest, host->connected[i].second);
+    return (oldest + FETCH_NAT_SECONDS) * SECOND - now_usec;
 }
 
 uint64_t fetch_host_wait(const FetchHost *host, const FetchLimits *limits, uint64_t now_usec,
@@ -130,13 +138,20 @@ void fetch_host_begin(FetchHost *host, const FetchLimits *limits, uint64_t now_u
         limits->delay_usec ? now_usec + limits->delay_usec + random_u64(limits->delay_usec / 2) : 0;
 }
 
+static void add_connected(FetchHost *host, uint64_t second, uint64_t n)
+{
+    FetchConnected *connected = &host->connected[second % FETCH_NAT_SECONDS];
+
+    if (connected->second != second)
+        *connected = (FetchConnected){.second = second};
+    connected->n += n;
+}
+
 void fetch_host_connected(FetchHost *host, unsigned n, uint64_t now_usec)
 {
     host->connections += n;
-    for (unsigned i = 0; i < n; i++) {
-        host->connected[host->connected_at] = now_usec;
-        host->connected_at = (host->connected_at + 1) % FETCH_HOST_CONNECTIONS;
-    }
+    if (n > 0)
+        add_connected(host, now_usec / SECOND, n);
 }
 
 void fetch_host_end(FetchHost *host, FetchFailure failure, uint64_t retry_after_usec,
@@ -194,11 +209,12 @@ char *fetch_host_format(const FetchHost *host)
         if (json_put(value, numbers[i].name, json_integer((json_int_t)*number)) < 0)
             return NULL;
     }
-    for (size_t i = 0; i < FETCH_HOST_CONNECTIONS; i++) {
-        /* Oldest first; of the ring nothing but the instants is worth keeping. */
-        uint64_t at = host->connected[(host->connected_at + i) % FETCH_HOST_CONNECTIONS];
+    for (size_t i = 0; i < FETCH_NAT_SECONDS; i++) {
+        const FetchConnected *one = &host->connected[i];
 
-        if (at != 0 && json_array_append_new(connected, json_integer((json_int_t)at)) < 0)
+        if (one->n > 0 &&
+            json_array_append_new(
+                connected, json_pack("[I, I]", (json_int_t)one->second, (json_int_t)one->n)) < 0)
             return NULL;
     }
     if (json_put(value, "connected", connected) < 0 ||
@@ -225,10 +241,9 @@ void fetch_host_parse(FetchHost *host, const char *text)
     }
     if (json_u64(value, "failures", &failures) >= 0)
         host->failures = (unsigned)MIN_OF(failures, UINT64_C(1000));
-    json_array_foreach (json_object_get(value, "connected"), i, at) {
-        host->connected[host->connected_at] = (uint64_t)json_integer_value(at);
-        host->connected_at = (host->connected_at + 1) % FETCH_HOST_CONNECTIONS;
-    }
+    json_array_foreach (json_object_get(value, "connected"), i, at)
+        add_connected(host, (uint64_t)json_integer_value(json_array_get(at, 0)),
+                      (uint64_t)json_integer_value(json_array_get(at, 1)));
     if (str_set(&host->message, json_str(value, "message")) < 0)
         host->message = NULL;
 }

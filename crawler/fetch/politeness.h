@@ -12,10 +12,11 @@
 
 #include "agent/base/error.h"
 
-#define FETCH_NAT_WINDOW_USEC      (UINT64_C(120) * 1000000)
 #define FETCH_PAUSE_MAX_USEC       (UINT64_C(6) * 3600 * 1000000)
 #define FETCH_RETRY_AFTER_MAX_USEC (UINT64_C(24) * 3600 * 1000000)
-#define FETCH_HOST_CONNECTIONS     64 /* the last new connections that are remembered */
+/* Seconds whose new connections are remembered: those of the window, and one more, as what is
+ * counted by whole seconds must never be forgotten too early. */
+#define FETCH_NAT_SECONDS          121
 
 typedef struct FetchLimits {
     uint64_t delay_usec;       /* least time between two requests */
@@ -24,10 +25,17 @@ typedef struct FetchLimits {
     unsigned nat_ports;        /* new connections in any 120 s; 0: no limit */
 } FetchLimits;
 
+/* New connections of one second. */
+typedef struct FetchConnected {
+    uint64_t second; /* wall clock */
+    uint64_t n;
+} FetchConnected;
+
 typedef struct FetchHost {
     char *name;
     unsigned in_flight;
-    bool probing; /* the one request that finds out whether an open breaker may close */
+    bool probing;      /* the one request that finds out whether an open breaker may close */
+    const char *waits; /* why it is not asked for a while, though nothing is wrong; NULL: it is */
 
     /* Kept over a restart. Instants are wall clock; 0: none. */
     uint64_t next_usec;  /* not to be asked before */
@@ -36,9 +44,8 @@ typedef struct FetchHost {
     unsigned failures;   /* since the last success */
     uint64_t day, day_requests;
     uint64_t requests, refusals, bytes_in, bytes_out, connections;
-    uint64_t connected[FETCH_HOST_CONNECTIONS]; /* ring */
-    unsigned connected_at;
-    char *message; /* why the breaker is open */
+    FetchConnected connected[FETCH_NAT_SECONDS]; /* at its second modulo */
+    char *message;                               /* why the breaker is open */
 } FetchHost;
 
 typedef enum FetchFailure {

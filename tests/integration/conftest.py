@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rig.machine import Machine, Servers, rig_dir  # noqa: E402
 from rig.process import RigError, tail  # noqa: E402
 
-LIMIT = 180
+LIMIT = 3600 if os.environ.get("MERVIS_FULL") else 180
 NUMBERS = itertools.count(1)
 
 

@@ -102,7 +102,12 @@ static void a_restart_in_a_back_off_does_not_ask_earlier(void **state)
 
 static void damaged_memory_is_a_host_that_was_never_asked(void **state)
 {
-    const char *const texts[] = {"", "{", "[]", "{\"until_usec\":\"x\"}", "{\"connected\":7}"};
+    const char *const texts[] = {"",
+                                 "{",
+                                 "[]",
+                                 "{\"until_usec\":\"x\"}",
+                                 "{\"connected\":7}",
+                                 "{\"connected\":[7,[],[1],[-1,-1],[1,\"x\"]]}"};
 
     for (size_t i = 0; i < ELEMENTS(texts); i++) {
         auto_(fetch_host_freep) FetchHost *host = host_new();
@@ -130,10 +135,34 @@ static void new_connections_are_kept_under_the_ports_of_nat(void **state)
     for (uint64_t i = 0; i < 4; i++)
         fetch_host_connected(host, 1, NOW + i * SECOND);
     assert_int_equal(fetch_host_recent_connections(host, NOW + 10 * SECOND), 4);
-    /* A port is free again 120 s after the first. */
-    assert_int_equal(wait_at(host, NOW + 10 * SECOND), 110 * SECOND);
-    assert_int_equal(wait_at(host, NOW + 120 * SECOND), 0);
-    assert_int_equal(fetch_host_recent_connections(host, NOW + 123 * SECOND), 0);
+    /* A port is free again 120 s after the first, which is counted by whole seconds. */
+    assert_int_equal(wait_at(host, NOW + 10 * SECOND), 111 * SECOND);
+    assert_int_equal(wait_at(host, NOW + 120 * SECOND), SECOND);
+    assert_int_equal(wait_at(host, NOW + 121 * SECOND), 0);
+    assert_int_equal(fetch_host_recent_connections(host, NOW + 124 * SECOND), 0);
+}
+
+static void many_ports_are_as_many_as_the_plan_says(void **state)
+{
+    auto_(fetch_host_freep) FetchHost *host = host_new(), *again = host_new();
+    FetchLimits thousand = {.connections = 2, .nat_ports = 1000};
+    auto_free char *text = NULL;
+    const char *why;
+
+    for (uint64_t i = 0; i < 999; i++)
+        fetch_host_connected(host, 1, NOW + i * SECOND / 10);
+    assert_int_equal(fetch_host_wait(host, &thousand, NOW + 100 * SECOND, &why), 0);
+    /* One that is under way may need the last port. */
+    host->in_flight = 1;
+    assert_true(fetch_host_wait(host, &thousand, NOW + 100 * SECOND, &why) == UINT64_MAX);
+    host->in_flight = 0;
+    fetch_host_connected(host, 1, NOW + 100 * SECOND);
+    text = fetch_host_format(host);
+    assert_non_null(text);
+    fetch_host_parse(again, text);
+    assert_int_equal(fetch_host_recent_connections(again, NOW + 100 * SECOND), 1000);
+    assert_int_equal(fetch_host_wait(again, &thousand, NOW + 100 * SECOND, &why), 21 * SECOND);
+    assert_string_equal(why, "new connections are kept under nat_ports");
 }
 
 static void the_daily_number_of_requests_ends_at_midnight(void **state)
@@ -170,5 +199,6 @@ TEST_MAIN(cmocka_unit_test(requests_keep_their_distance_and_are_one_at_a_time),
           cmocka_unit_test(damaged_memory_is_a_host_that_was_never_asked),
           cmocka_unit_test(a_clock_that_jumps_back_makes_no_endless_pause),
           cmocka_unit_test(new_connections_are_kept_under_the_ports_of_nat),
+          cmocka_unit_test(many_ports_are_as_many_as_the_plan_says),
           cmocka_unit_test(the_daily_number_of_requests_ends_at_midnight),
           cmocka_unit_test(statuses_are_failures_of_their_kind))
