@@ -85,17 +85,18 @@ static void keep_running(Container *c)
         container_decide(c);
 }
 
-/* A rollback by hand had not come to its switch yet. */
+/* A way back that leads forward (a rollback by hand; a copy that has to be made anew) had not come
+ * to its switch yet: what serves is condemned, and what is to come was proved. */
 static void resume_by_hand(Container *c)
 {
     auto_(release_freep) Release *current = NULL, *next = NULL;
     Db *db = c->resource->context->db;
 
-    if (c->forced || !c->slot.current || !c->slot.next)
+    if (c->forced || !c->slot.current || !c->slot.next || streq(c->slot.current, c->slot.next))
         return;
     if (release_load(db, c->plan->name, c->slot.current, &current, NULL) > 0 &&
         release_load(db, c->plan->name, c->slot.next, &next, NULL) > 0 &&
-        current->quarantined_at > 0 && next->proved_at > 0)
+        current->quarantined_at > 0 && next->proved_at > 0 && next->quarantined_at == 0)
         c->forced = take_ptr(next);
 }
 
@@ -236,9 +237,9 @@ static void resume_committed(Container *c)
 
     if (!reason && c->slot.deaths >= CONTAINER_CRASH_LOOP_DEATHS)
         reason = crash_loop_reason(c);
-    if (reason)
+    if (reason && !c->forced)
         turn_back(c, reason);
-    else if (!timer_is_set(c->settle_timer) && view && view->running)
+    else if (!c->forced && !timer_is_set(c->settle_timer) && view && view->running)
         container_settle(c, container_decide);
     else
         keep_running(c);
@@ -250,8 +251,8 @@ static void resume_failed(Container *c)
     auto_error Error err = {0};
     int r = 0;
 
-    if (c->plan->mode == PLAN_MODE_SERVICE && container_machine_was_rebooted(c) && c->slot.next &&
-        container_view(c, c->slot.next))
+    if (!c->forced && c->plan->mode == PLAN_MODE_SERVICE && container_machine_was_rebooted(c) &&
+        c->slot.next && container_view(c, c->slot.next))
         r = container_load_want(c, c->slot.next, &err);
     if (r < 0)
         container_finish(c, &err);
@@ -285,6 +286,8 @@ static int adopt(Container *c)
 
 void container_resume(Container *c)
 {
+    bool is_job = c->plan->mode == PLAN_MODE_JOB;
+
     container_look_at_serving(c);
     if (c->slot.state == ROLLOUT_NEW && !c->slot.current && adopt(c) < 0)
         return;
@@ -296,35 +299,27 @@ void container_resume(Container *c)
     case ROLLOUT_ROLLING_BACK:
         container_continue_back(c);
         return;
-    case ROLLOUT_ROLLED_BACK:
-    case ROLLOUT_COMMITTED:
-        if (c->plan->mode == PLAN_MODE_JOB)
-            container_resume_job(c);
-        else
-            resume_committed(c);
-        return;
     case ROLLOUT_FAILED:
+        resume_by_hand(c);
         resume_failed(c);
         return;
     case ROLLOUT_DONE:
+        resume_by_hand(c);
         container_job_is_done(c);
         return;
     case ROLLOUT_PULLING:
     case ROLLOUT_STAGED:
+    case ROLLOUT_COMMITTED:
+    case ROLLOUT_ROLLED_BACK:
         resume_by_hand(c);
-        if (c->plan->mode == PLAN_MODE_JOB)
-            container_resume_job(c);
-        else
-            resume_committed(c);
+        (is_job ? container_resume_job : resume_committed)(c);
         return;
     case ROLLOUT_NEW:
     case ROLLOUT_RESOLVING:
     case ROLLOUT_SETTLED:
     case ROLLOUT_WAITING:
-        if (c->plan->mode == PLAN_MODE_JOB)
-            container_resume_job(c);
-        else
-            keep_running(c);
+        resume_by_hand(c);
+        (is_job ? container_resume_job : keep_running)(c);
         return;
     case ROLLOUT_STATE_MAX:
         break;

@@ -516,12 +516,16 @@ static void went_back(Container *c)
 {
     auto_free char *next = take_ptr(c->slot.next);
     auto_error Error err = {0};
+    bool is_put_off;
     int r;
 
     measure_downtime(c, now_boottime_usec());
     r = next ? container_load_want(c, next, &err) : 0;
     if (r < 0)
         error_done(&err); /* the row is told below as far as it was read */
+    is_put_off = c->want && streq_ptr(c->want->id, c->put_off);
+    if (is_put_off && c->want->proved_at > 0)
+        (void)!str_set(&c->slot.next, next); /* what a person wants back stays wanted */
     if (container_enter(c, state_after_way_back(c)) < 0)
         return;
     container_show(c, ROLLOUT_ROLLED_BACK);
@@ -529,7 +533,7 @@ static void went_back(Container *c)
         (void)!secret_store_retire(c->resource->context->secrets, c->plan->name, next, NULL);
     if (c->want && c->want->quarantined_at > 0)
         tell_rollback(c, c->want, &err);
-    else if (c->want && streq_ptr(c->want->id, c->put_off))
+    else if (is_put_off)
         (void)error_copy(&err, &c->put_off_why);
     else
         container_look(c->resource); /* given up for something newer, which comes now */

@@ -96,7 +96,7 @@ static int prepare_verb(Resource *resource, Error *err)
     r = container_prepare(resource, err);
     if (r < 0)
         return r;
-    if (c->working && !is_at_rest(c))
+    if (is_switching(c) || (c->working && !is_at_rest(c)))
         return error_set(err, -EBUSY, ERROR_INVALID,
                          "container %s is at work (%s); try again when it is done", resource->name,
                          rollout_state_name(c->shown));
@@ -148,6 +148,30 @@ static int judge_by_hand(Container *c)
     return 0;
 }
 
+/* Recorded before it is answered: current is condemned, and the one before it is wanted, which any
+ * later look takes up (container-resume.c). */
+static int record_rollback(Container *c, const Release *previous, Error *err)
+{
+    Db *db = c->resource->context->db;
+    auto_(db_rollbackp) Db *transaction = NULL;
+    int r;
+
+    if (str_set(&c->slot.next, previous->id) < 0)
+        return error_oom(err);
+    r = db_begin(db, err);
+    if (r < 0)
+        return r;
+    transaction = db;
+    r = release_quarantine(db, c->plan->name, c->slot.current, false, by_hand, err);
+    if (r >= 0)
+        r = slot_save(db, c->plan->name, &c->slot, err);
+    if (r >= 0)
+        r = db_commit(db, err);
+    if (r >= 0)
+        transaction = NULL;
+    return r;
+}
+
 int container_rollback(Resource *resource, Error *err)
 {
     Container *c = container_of_resource(resource);
@@ -166,12 +190,15 @@ int container_rollback(Resource *resource, Error *err)
     if (r == 0)
         return error_set(err, -ENOENT, ERROR_INVALID,
                          "container %s has no earlier release that was proved", resource->name);
-    r = release_quarantine(db, resource->name, c->slot.current, false, by_hand, err);
+    r = record_rollback(c, previous, err);
     if (r < 0)
         return r;
     release_free(c->forced);
     c->forced = take_ptr(previous);
     container_look(resource);
+    /* What a look has found out by now is no longer asked for. */
+    if (c->working)
+        container_finish(c, NULL);
     return 1;
 }
 

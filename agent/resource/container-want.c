@@ -200,9 +200,9 @@ static void refuse(Container *c, const Release *bad)
 }
 
 /* The machine could not start it a while ago: not again so soon, for each try costs a gap. */
-static bool is_put_off(const Container *c)
+static bool is_put_off(const Container *c, const Release *release)
 {
-    return streq_ptr(c->put_off, c->want->id) && !c->approving &&
+    return streq_ptr(c->put_off, release->id) && !c->approving &&
            now_boottime_usec() < c->put_off_until;
 }
 
@@ -213,7 +213,8 @@ static void wait_on(Container *c)
     error_done(&c->refusal);
     (void)error_copy(&c->refusal, &c->put_off_why);
     c->refusal.retry_after_usec = c->put_off_until - now_boottime_usec();
-    if (c->plan->mode == PLAN_MODE_SERVICE && state != c->slot.state)
+    /* Settled, it would forget that a person wants the one before it. */
+    if (c->plan->mode == PLAN_MODE_SERVICE && state != c->slot.state && !c->forced)
         rest(c, state);
     else
         container_stay(c);
@@ -328,7 +329,7 @@ static void choose(Container *c, const char *digest)
         container_finish(c, NULL);
     else if (known && known->quarantined_at > 0 && c->slot.current)
         refuse(c, known);
-    else if (c->slot.current && is_put_off(c))
+    else if (c->slot.current && is_put_off(c, c->want))
         wait_on(c);
     else
         container_bring_in(c);
@@ -512,7 +513,10 @@ void container_decide(Container *c)
         return;
     }
     if (c->forced) {
-        bring_in_forced(c);
+        if (c->slot.current && is_put_off(c, c->forced))
+            wait_on(c);
+        else
+            bring_in_forced(c);
         return;
     }
     /* Without its secrets no release can be named: the registry need not be asked. */

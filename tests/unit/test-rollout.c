@@ -477,6 +477,67 @@ static void a_fault_of_the_machine_condemns_nobody(void **state)
     check_courses(courses, ELEMENTS(courses));
 }
 
+static void back_by_hand(void **state)
+{
+    static const Course courses[] = {
+        {.name = "to the copy that is still there",
+         .plan = PORTS,
+         .before = "push A; settle; push B",
+         .words = "rollback; settle",
+         .boxes = "web=A",
+         .state = "settled",
+         .quarantine = "B/release",
+         .message = "rolled back by hand"},
+        {.name = "to what was cleaned up meanwhile",
+         .plan = PORTS,
+         .before = "push A; settle; push B; settle; forget A",
+         .words = "rollback",
+         .trace = "pulling: pull A\n"
+                  "staged: create A web.next\n"
+                  "switching: rename B web.previous\n"
+                  "switching: rename A web\n"
+                  "switching: stop B\n"
+                  "switching: start A\n",
+         .boxes = "web=A web.previous=B-",
+         .state = "committed",
+         .quarantine = "B/release"},
+        {.name = "with the secret of before",
+         .plan = PORTS,
+         .before = "push A; settle; key 2; settle",
+         .words = "rollback; settle",
+         .boxes = "web=A",
+         .state = "settled",
+         .quarantine = "A/release",
+         .message = "rolled back by hand"},
+        {.name = "when it cannot be pulled now it is tried again, and what serves serves",
+         .plan = PORTS,
+         .before = "push A; settle; push B; settle; forget A; registry down; rollback; agentd",
+         .words = "registry up; look; settle",
+         .boxes = "web=A",
+         .state = "settled",
+         .quarantine = "B/release",
+         .message = "rolled back by hand"},
+        {.name = "when nobody has it any more, what serves serves on",
+         .plan = PORTS,
+         .before = "push A; settle; push B; settle; forget A; unpush A; rollback",
+         .words = "look; settle",
+         .trace = "",
+         .boxes = "web=B",
+         .state = "settled",
+         .quarantine = "B/release"},
+        {.name = "from what crashes",
+         .plan = PORTS,
+         .before = "push A; settle; push B; die B 2",
+         .words = "rollback; settle",
+         .boxes = "web=A",
+         .state = "settled",
+         .quarantine = "B/release",
+         .message = "rolled back by hand"},
+    };
+
+    check_courses(courses, ELEMENTS(courses));
+}
+
 static void a_bad_digest_comes_in_again_when_a_person_says_so(void **state)
 {
     static const Course courses[] = {
@@ -750,6 +811,14 @@ static void whatever_strikes_once_the_wanted_one_serves_alone_in_the_end(void **
          .boxes = "web=A",
          .state = "settled",
          .quarantine = "B"},
+        {.name = "by hand",
+         .plan = PORTS,
+         .before = "push A; settle; push B; settle",
+         .words = "rollback",
+         .after = "look; apply; settle",
+         .boxes = "web=A",
+         .state = "settled",
+         .quarantine = "B/release"},
         {.name = "settling",
          .plan = PORTS,
          .before = "push A; settle; push B",
@@ -771,6 +840,7 @@ int main(void)
         cmocka_unit_test(health_by_http_is_all_that_counts_where_the_plan_gives_it),
         cmocka_unit_test(a_job_runs_once_a_release),
         cmocka_unit_test(a_fault_of_the_machine_condemns_nobody),
+        cmocka_unit_test(back_by_hand),
         cmocka_unit_test(what_has_not_settled_keeps_what_it_would_go_back_to),
         cmocka_unit_test(a_bad_digest_comes_in_again_when_a_person_says_so),
         cmocka_unit_test(whatever_strikes_once_the_wanted_one_serves_alone_in_the_end),
