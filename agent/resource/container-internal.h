@@ -84,6 +84,7 @@ struct Container {
     bool restart_wanted; /* by `agentctl restart` */
     bool restarting;     /* this look does */
     bool may_have_ended; /* what serves: to be looked at */
+    bool revived;        /* this look tries to make anew what served and is gone */
     bool ends_at_once;   /* it did right after its last start: it waits before the next one */
     bool draining, drained;
     bool out_of_memory; /* the engine said so of one of its deaths */
@@ -134,6 +135,9 @@ void container_forget_want(Container *c);
 RolloutState container_resting_state(const Container *c);
 /* The end of a look that changes nothing: well, but for what is refused. */
 void container_stay(Container *c);
+/* What was to be brought in cannot be had: the end of the look, unless what should serve is gone
+ * and can be made anew meanwhile. */
+void container_cannot_be_had(Container *c, Error *err);
 /* Sets `err`: why that release is not rolled out, and what a person can do. */
 void container_explain_quarantine(const Container *c, const Release *bad, Error *err);
 /* What an apply would do, by what is known without asking the registry: 1 and words (free()), or 0.

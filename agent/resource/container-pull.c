@@ -37,24 +37,13 @@ static void look_for_baked_secrets(Container *c, const EngineImage *image)
     }
 }
 
-/* A rollback by hand whose image or secret is gone for good must not be tried for ever. */
-static void cannot_be_had(Container *c, Error *err)
-{
-    if (c->want->proved_at > 0 && !error_is_transient(err)) {
-        forget(&c->slot.next);
-        if (container_enter(c, c->slot.state) < 0)
-            return;
-    }
-    container_finish(c, err);
-}
-
 static void on_image(Container *c, const EngineReply *reply)
 {
     c->pulling = false;
     if (reply->n_images > 0)
         look_for_baked_secrets(c, &reply->images[0]);
     c->op = engine_op_free(c->op);
-    container_fetch_secrets(c, /* files_only= */ false, container_stage, cannot_be_had);
+    container_fetch_secrets(c, /* files_only= */ false, container_stage, container_cannot_be_had);
 }
 
 /* --- Pulled ------------------------------------------------------------------------------------
@@ -70,7 +59,7 @@ static void on_pulled(EngineOp *op, const EngineReply *reply, const Error *err, 
         return;
     }
     (void)error_copy(&copy, err);
-    cannot_be_had(c, &copy);
+    container_cannot_be_had(c, &copy);
 }
 
 static void on_pull_progress(EngineOp *op, const EnginePullProgress *progress, void *userdata)
@@ -108,7 +97,10 @@ static void on_pull_login(const char *user, const char *password, const Error *e
     Container *c = userdata;
 
     if (err) {
-        container_finish_with(c, err);
+        auto_error Error copy = {0};
+
+        (void)error_copy(&copy, err);
+        container_cannot_be_had(c, &copy);
         return;
     }
     pull(c, user, password);
@@ -131,7 +123,7 @@ static void login_and_pull(Container *c)
         r = cloud_login_get(c->resource->context->cloud, reference->host, on_pull_login, c,
                             &c->login, &err);
     if (r < 0)
-        container_finish(c, &err);
+        container_cannot_be_had(c, &err);
 }
 
 static int check_disk(const Container *c, const char *root_dir, Error *err)
@@ -158,7 +150,7 @@ static void on_disk_known(EngineOp *op, const EngineReply *reply, const Error *e
         return;
     }
     if (check_disk(c, reply->info->root_dir, &full) < 0) {
-        container_finish(c, &full);
+        container_cannot_be_had(c, &full);
         return;
     }
     c->op = engine_op_free(c->op);

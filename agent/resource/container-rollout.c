@@ -541,23 +541,37 @@ static void went_back(Container *c)
     container_finish(c, &err);
 }
 
-/* The rollback copy was deleted by somebody: it is made anew from what is recorded of it. */
+/* The rollback copy was deleted by somebody. It is made anew from what is recorded of it, as a
+ * rollback by hand is: what it is to replace serves until it is here, however badly, and goes on
+ * where it cannot be had. */
 static void make_old_one_anew(Container *c)
 {
+    auto_free char *lost = take_ptr(c->slot.current);
+    bool is_there = c->slot.next && container_view(c, c->slot.next);
     auto_error Error err = {0};
     int r;
 
-    r = release_load(c->resource->context->db, c->plan->name, c->slot.current, &c->forced, &err);
-    forget(&c->slot.current);
-    if (r >= 0 && container_enter(c, ROLLOUT_FAILED) < 0)
-        return;
-    if (r > 0)
-        container_decide(c);
-    else if (r == 0)
-        container_fail(c, -ECANCELED, ERROR_TEMPORARY,
-                       "the release before it is gone, container and record; nothing serves");
-    else
+    r = release_load(c->resource->context->db, c->plan->name, lost, &c->forced, &err);
+    if (r < 0) {
+        c->slot.current = take_ptr(lost);
         container_finish(c, &err);
+        return;
+    }
+    resource_event(c->resource, LOG_LEVEL_WARNING, "release-failed",
+                   FIELDS("MERVIS_STATE=rolling-back"), "the container to go back to is gone; %s",
+                   c->forced ? "it is made anew"
+                             : "nothing is known of it, and what is there stays");
+    free(c->slot.previous);
+    c->slot.previous = NULL;
+    if (is_there)
+        c->slot.current = take_ptr(c->slot.next);
+    else if (c->forced)
+        c->slot.current = strdup(lost);
+    forget(&c->slot.next);
+    if (c->forced)
+        c->slot.next = take_ptr(lost);
+    if (container_enter(c, c->forced ? ROLLOUT_PULLING : ROLLOUT_FAILED) >= 0)
+        container_decide(c);
 }
 
 void container_continue_back(Container *c)

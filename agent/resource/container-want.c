@@ -335,6 +335,73 @@ static void choose(Container *c, const char *digest)
         container_bring_in(c);
 }
 
+/* --- It cannot be had ----------------------------------------------------------------------- */
+
+static void bring_in_forced(Container *c);
+
+/* A service that should run, and somebody took its container away. */
+static bool is_missing(const Container *c)
+{
+    return c->plan->mode == PLAN_MODE_SERVICE && c->slot.current &&
+           !container_view(c, c->slot.current);
+}
+
+/* What served, by its record: 1 begun, 0 there is nothing to begin. */
+static int revive(Container *c, Error *err)
+{
+    auto_(release_freep) Release *served = NULL;
+    int r;
+
+    if (c->revived || !is_missing(c) || streq_ptr(c->want ? c->want->id : NULL, c->slot.current))
+        return 0;
+    c->revived = true;
+    r = release_load(c->resource->context->db, c->plan->name, c->slot.current, &served, err);
+    if (r <= 0)
+        return r;
+    release_free(c->forced);
+    c->forced = take_ptr(served);
+    bring_in_forced(c);
+    return 1;
+}
+
+/* Nobody has it any more, nor ever will. */
+static bool is_gone_for_good(const Error *err)
+{
+    return err->code == -ENOENT || err->code == -ENODATA;
+}
+
+void container_cannot_be_had(Container *c, Error *err)
+{
+    auto_error Error failure = {0};
+    int r;
+
+    container_cancel_operations(c);
+    r = revive(c, &failure);
+    if (r > 0)
+        return;
+    if (r < 0) {
+        container_finish(c, &failure);
+        return;
+    }
+    if (c->want && is_missing(c) && streq(c->want->id, c->slot.current) && is_gone_for_good(err)) {
+        /* Then whatever the tag stands for is better than nothing, though it were condemned. */
+        log_failure(LOG_LEVEL_WARNING, NULL, err, "what served cannot be made anew");
+        forget(&c->slot.current);
+        forget(&c->slot.next);
+        if (container_enter(c, ROLLOUT_FAILED) >= 0)
+            container_decide(c);
+        return;
+    }
+    /* A rollback by hand whose image or secret is gone must not be tried for ever. */
+    if (c->want && c->want->proved_at > 0 && streq_ptr(c->want->id, c->slot.next) &&
+        !error_is_transient(err)) {
+        forget(&c->slot.next);
+        if (container_enter(c, c->slot.state) < 0)
+            return;
+    }
+    container_finish(c, err);
+}
+
 /* --- Asking the registry -----------------------------------------------------------------------
  */
 
@@ -350,7 +417,7 @@ static void on_resolved(RegistryOp *op, const RegistryImage *image, const Error 
         (void)error_copy(&failure, err);
         (void)error_prefix(&failure, failure.code, "%s", c->plan->image);
         container_show(c, c->slot.current ? c->slot.state : ROLLOUT_FAILED);
-        container_finish(c, &failure);
+        container_cannot_be_had(c, &failure);
         return;
     }
     digest = strdup(image->digest);
@@ -444,7 +511,7 @@ static void bring_in_forced(Container *c)
     if (r == 0)
         r = error_set(&err, -ENOENT, ERROR_INVALID, "release %s is no longer known", forced->id);
     if (r < 0)
-        container_finish(c, &err);
+        container_cannot_be_had(c, &err);
     else
         container_bring_in(c);
 }
@@ -527,5 +594,5 @@ void container_decide(Container *c)
     }
     if (r == 0)
         container_show(c, c->slot.current ? c->slot.state : ROLLOUT_WAITING);
-    container_finish(c, &err);
+    container_cannot_be_had(c, &err);
 }

@@ -238,6 +238,7 @@ static void container_apply(Resource *resource)
     c->approving = c->approved;
     c->restarting = c->restart_wanted;
     c->approved = c->restart_wanted = c->ends_at_once = false;
+    c->revived = false;
     container_observe(c, c->restarting ? restart : container_resume);
 }
 
