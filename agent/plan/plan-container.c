@@ -124,6 +124,28 @@ static void check_paths_once(FieldContext *context, const PlanContainer *c)
     }
 }
 
+/* Only the image knows what number a name has: a file of its own would be root's, and the container
+ * could not read it. */
+static void check_secret_readers(FieldContext *context, const PlanContainer *c)
+{
+    size_t size = c->user ? strcspn(c->user, ":") : 0;
+    char member[64];
+
+    if (size == 0 || strspn(c->user, "0123456789") == size ||
+        (size == strlen("root") && startswith(c->user, "root")))
+        return;
+    PLAN_FOREACH (PlanSecretFile, file, c->secret_files) {
+        if (file->mode & 0044)
+            continue;
+        (void)snprintf(member, sizeof(member), "secret_files[%zu].mode",
+                       (size_t)(file - (PlanSecretFile *)c->secret_files.items));
+        field_error(context, member,
+                    "user \"%.*s\" could not read it: give \"user\" as numbers (id %.*s, in the "
+                    "image), or a mode such as \"0444\"",
+                    (int)size, c->user, (int)size, c->user);
+    }
+}
+
 static void check_network_rules(FieldContext *context, const PlanContainer *c)
 {
     bool is_host = c->network && streq(c->network, "host");
@@ -178,6 +200,7 @@ void plan_check_container(FieldContext *context, void *object)
     check_network_rules(context, c);
     check_job(context, c);
     check_paths_once(context, c);
+    check_secret_readers(context, c);
     choose_switch(context, c);
     if (c->shm_bytes > 0 && c->memory_bytes > 0 && c->shm_bytes > c->memory_bytes)
         field_error(context, "shm_size", "more than \"memory\", which it counts against");
@@ -235,7 +258,7 @@ const Field plan_container_fields[] = {
     FIELD_STRV("entrypoint",     PlanContainer, entrypoint,   256, NULL, "instead of the image's own; empty: the image's own"),
     FIELD_STRV("command",        PlanContainer, command,      256, NULL, "instead of the image's own; empty: the image's own"),
     FIELD_STRING("user",         PlanContainer, user,         NULL, 1, 128, 0, check_user,
-                 "who it runs as, \"USER\" or \"USER:GROUP\", names or numbers", .pattern = USER_PATTERN),
+                 "who it runs as, \"USER\" or \"USER:GROUP\", names or numbers; its secret files are its own only with numbers", .pattern = USER_PATTERN),
     FIELD_STRING("workdir",      PlanContainer, workdir,      NULL, 1, 4095, 0, check_workdir,
                  "the directory it starts in", .pattern = WORKDIR_PATTERN),
     FIELD_MAP("env",             PlanContainer, env,          PlanEnv, &env_value, 256, check_env,

@@ -130,8 +130,8 @@ int container_secrets(const PlanContainer *container, char ***ret)
     return 0;
 }
 
-/* The agent knows nothing of what a crawl part says, but that whatever is called "secret" there names
- * one of the plan: {"recipe": …, "secret": "kis-app-key"}. */
+/* The agent knows nothing of what a crawl part says, but that whatever is called "secret" there
+ * names one of the plan: {"recipe": …, "secret": "kis-app-key"}. */
 static int walk_secrets(const json_t *value, char ***names)
 {
     const json_t *name = json_object_get(value, "secret"), *item;

@@ -35,7 +35,7 @@ RULES = [re.compile(rule) for rule in (
     r"of the host is (taken|where statusd)", r"^this is the swap file$", r'must be below "disk_high"',
     r"^network \"\w+\" publishes no ports", r"^with network ", r'^"start-first" cannot be', r"^a job is ",
     r'^only for mode "job"', r'^more than "memory"', r'^longer than "start_period"',
-    r'^a file (needs|has either)', r"^this key is there twice$")]
+    r'^a file (needs|has either)', r"^this key is there twice$", r'^user ".*" could not read it')]
 
 # For each pattern of the schema texts that it takes and texts that it does not, chosen to come close.
 NAMES = (["a", "a1", "B_2", "x" * 63], ["", "-a", "_a", "a.b", "a b", "x" * 64, "가", "a/b"])

@@ -264,6 +264,30 @@ static void rules_between_parts_are_held(void **state)
                  "\"http://\" and a loopback address, found \"http://10.0.0.1/\"\n");
 }
 
+static void a_user_by_name_cannot_be_given_a_file_that_only_its_owner_reads(void **state)
+{
+    static const char *const good[] = {"root", "root:app", "1000", "1000:1000", "0:app"};
+
+    assert_container_fault(
+        "\"user\": \"app\", \"secret_files\": [{\"secret\": \"s\", \"path\": \"/k\"}]",
+        ".secret_files[0].mode: user \"app\" could not read it: give \"user\" as "
+        "numbers (id app, in the image), or a mode such as \"0444\"\n"
+        "containers[0].secret_files[0].secret: no secret \"s\" in \"secrets\": declare it there");
+    for (size_t i = 0; i < ELEMENTS(good); i++) {
+        auto_free char *text = str_printf(
+            "{\"version\": 1, \"secrets\": [{\"name\": \"s\", \"secret\": \"S\"}], \"containers\": "
+            "[{\"name\": \"app\", \"image\": \"x.io/a:b\", \"user\": \"%s\", \"secret_files\": "
+            "[{\"secret\": \"s\", \"path\": \"/k\"}]}]}",
+            good[i]);
+
+        plan_free(parse(text));
+    }
+    plan_free(
+        parse("{\"version\": 1, \"secrets\": [{\"name\": \"s\", \"secret\": \"S\"}], "
+              "\"containers\": [{\"name\": \"app\", \"image\": \"x.io/a:b\", \"user\": \"app\", "
+              "\"secret_files\": [{\"secret\": \"s\", \"path\": \"/k\", \"mode\": \"0444\"}]}]}"));
+}
+
 static void versions_are_told_apart(void **state)
 {
     assert_fault("{}", "version: is missing: the version of this format: 1\n");
@@ -499,6 +523,7 @@ TEST_MAIN(cmocka_unit_test(the_tables_agree_with_themselves), cmocka_unit_test(a
           cmocka_unit_test(a_job_that_powers_off_is_refused_in_a_group),
           cmocka_unit_test(the_hash_is_of_what_the_document_says),
           cmocka_unit_test(the_spec_of_a_release_is_what_shapes_the_container),
+          cmocka_unit_test(a_user_by_name_cannot_be_given_a_file_that_only_its_owner_reads),
           cmocka_unit_test(secrets_of_the_crawl_part_are_found), cmocka_unit_test(ports_are_read),
           cmocka_unit_test(mounts_are_read),
           cmocka_unit_test(the_events_of_agentd_are_among_those_of_a_plan),
