@@ -149,25 +149,55 @@ static int on_crawler_event(sd_bus_message *message, void *userdata, sd_bus_erro
     return 0;
 }
 
-int manager_serve_bus(Manager *m, Error *err)
+static int serve(Manager *m, Error *err)
 {
-    auto_error Error failure = {0};
     int r;
 
-    r = bus_open(m->event, &m->bus, &failure);
+    r = bus_open(m->event, &m->bus, err);
     if (r >= 0)
-        r = bus_serve(m->bus, BUS_AGENT_NAME, BUS_AGENT_PATH, BUS_AGENT_INTERFACE, vtable, m,
-                      &failure);
-    if (r >= 0)
+        r = bus_serve(m->bus, BUS_AGENT_NAME, BUS_AGENT_PATH, BUS_AGENT_INTERFACE, vtable, m, err);
+    if (r >= 0) {
         r = sd_bus_match_signal_async(m->bus, NULL, BUS_CRAWLER_NAME, BUS_CRAWLER_PATH,
                                       BUS_CRAWLER_INTERFACE, BUS_EVENT_SIGNAL, on_crawler_event,
                                       NULL, m);
-    if (r < 0) {
-        /* Containers matter more than the people who look at them. */
-        log_failure(LOG_LEVEL_WARNING, NULL, &failure,
-                    "going on without D-Bus: agentctl cannot reach us");
-        m->bus = sd_bus_flush_close_unref(m->bus);
+        if (r < 0)
+            (void)error_errno(err, r, "listen to " BUS_CRAWLER_NAME);
     }
+    if (r < 0)
+        m->bus = sd_bus_flush_close_unref(m->bus);
+    return r;
+}
+
+/* Whoever needed it failed and comes back by itself; they need not wait for that. */
+static void serve_again(void *userdata)
+{
+    Manager *m = userdata;
+
+    if (serve(m, NULL) < 0) {
+        (void)timer_set(m->bus_again, backoff_next(&m->bus_backoff, 0), SECOND);
+        return;
+    }
+    m->bus_again = timer_free(m->bus_again);
+    m->context.bus = m->bus;
+    log_info("the bus is there: agentctl can reach us");
+    reconciler_look_at_all(m->reconciler);
+}
+
+/* A bus that goes away later ends us, and we are started afresh; one that is not there yet does not
+ * keep us from the containers, which matter more than the people who look at them. */
+int manager_serve_bus(Manager *m, Error *err)
+{
+    auto_error Error failure = {0};
+
+    if (serve(m, &failure) >= 0)
+        return 0;
+    log_failure(LOG_LEVEL_WARNING, NULL, &failure,
+                "going on without D-Bus until it is there: agentctl cannot reach us");
+    m->bus_backoff =
+        (Backoff){.base_usec = RECONCILE_BACKOFF_BASE_USEC, .cap_usec = RECONCILE_BACKOFF_CAP_USEC};
+    if (timer_new(m->event, serve_again, m, &m->bus_again) < 0)
+        return error_oom(err);
+    (void)timer_set(m->bus_again, backoff_next(&m->bus_backoff, 0), SECOND);
     return 0;
 }
 

@@ -2,8 +2,8 @@
 #ifndef AGENT_AGENTD_MANAGER_INTERNAL_H
 #define AGENT_AGENTD_MANAGER_INTERNAL_H
 
-/* Shared by manager.c (life), manager-plan.c (which plan is in force), manager-drain.c (going
- * down), status.c and bus.c. */
+/* Shared by manager.c (life), manager-identity.c (whose state this is), manager-plan.c (which plan
+ * is in force), manager-drain.c (going down), status.c and bus.c. */
 
 #include "agent/agentd/manager.h"
 #include "agent/agentd/notify.h"
@@ -36,6 +36,8 @@ struct Manager {
     Reconciler *reconciler;
     Notifier *notifier;
     sd_bus *bus;
+    Timer *bus_again; /* there was none when we started */
+    Backoff bus_backoff;
 
     CloudOp *watch;
     Child *crawl_check; /* crawlerd validate, for the candidate */
@@ -49,6 +51,12 @@ struct Manager {
     char *refused_sha256;  /* of the plan that was refused last: it is not judged again ... */
     bool refused_by_us;    /* ... but once by every version of ours */
     char *instance_id;     /* as last known, over restarts */
+    Plan *cloned_plan;     /* of the machine whose image this is: undone when ours is in force */
+    bool waiting_for_identity; /* after a boot: what is in force is not begun yet */
+    bool unclaimed;            /* the state is another machine's, and could not be begun anew */
+    Timer *claim_again;
+    Backoff claim_backoff;
+    CloudOp *reread;
     bool plan_removed;
     bool plan_applied;
     bool resuming;
@@ -75,6 +83,15 @@ void manager_tell_event(Manager *m, LogLevel level, const char *event, const cha
 void manager_event(Manager *m, LogLevel level, const char *event, const char *const *fields,
                    const char *format, ...) printf_like(5, 6);
 void manager_changed(Manager *m);
+void manager_take_snapshot(Manager *m, const CloudSnapshot *snapshot, unsigned changes);
+
+/* manager-identity.c */
+/* At start: takes up the last plan, at once or when it is known that it is ours. */
+void manager_begin(Manager *m);
+/* The cloud does not answer, and this machine shall come up. */
+void manager_begin_anyway(Manager *m);
+/* False: the state is another machine's, and nothing may be in force yet. */
+bool manager_claim(Manager *m, const char *instance_id);
 
 /* manager-plan.c */
 /* Another instance than the one that wrote the state: nothing is in force any more. */

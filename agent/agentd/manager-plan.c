@@ -127,6 +127,22 @@ static void tell_whom(Manager *m)
         log_failure(LOG_LEVEL_WARNING, NULL, &err, "notifications stay as they were");
 }
 
+/* What the machine had whose image this is, and ours has not, is undone as what left a plan of
+ * ours.
+ */
+static void undo_clone(Manager *m)
+{
+    auto_error Error err = {0};
+
+    if (!m->cloned_plan)
+        return;
+    if (reconciler_retire_plan(m->reconciler, m->cloned_plan, 0, &err) < 0) {
+        log_failure(LOG_LEVEL_WARNING, NULL, &err, "ignoring");
+        plan_free(m->cloned_plan);
+    }
+    m->cloned_plan = NULL; /* the reconciler's now */
+}
+
 /* Takes m->candidate and its plan. Recorded first: a kill from here on comes up with the new one.
  */
 static void accept_candidate(void *userdata)
@@ -160,6 +176,7 @@ static void accept_candidate(void *userdata)
     }
     m->accept_again = timer_free(m->accept_again);
     m->candidate_plan = NULL; /* the reconciler's now */
+    undo_clone(m);
     tell_whom(m);
     generation_done(&m->generation);
     m->generation = m->candidate;
@@ -341,7 +358,14 @@ void manager_take_snapshot_plan(Manager *m, const CloudSnapshot *snapshot)
 
 void manager_forget_plan(Manager *m)
 {
+    auto_field_errors FieldErrors errors = {0};
+    const char *document = m->generation.document;
+
     drop_candidate(m);
+    if (document && !m->cloned_plan)
+        (void)!plan_parse(document, strlen(document), &m->cloned_plan, &errors);
+    reconciler_forget(m->reconciler);
+    (void)!use_endpoints(m, NULL, NULL);
     generation_done(&m->generation);
     free(m->refused_sha256);
     m->refused_sha256 = NULL;
@@ -392,6 +416,7 @@ static int resume(Manager *m, Error *err)
     auto_(plan_freep) Plan *plan = NULL;
     int r;
 
+    generation_done(&m->generation);
     r = state_generation_last(&m->state, &m->generation, err);
     if (r <= 0)
         return r;

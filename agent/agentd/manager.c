@@ -169,32 +169,12 @@ static void on_settled(bool well, void *userdata)
     manager_changed(m);
 }
 
-static void claim_instance(Manager *m, const char *instance_id)
+void manager_take_snapshot(Manager *m, const CloudSnapshot *snapshot, unsigned changes)
 {
-    auto_error Error err = {0};
-    int r;
-
-    if (str_is_empty(instance_id))
-        return; /* half an answer is no other machine: nothing is forgotten for it */
-    r = state_claim(&m->state, instance_id, &err);
-    if (r < 0)
-        log_failure(LOG_LEVEL_WARNING, NULL, &err, "ignoring");
-    if (r > 0) {
-        manager_event(m, LOG_LEVEL_NOTICE, "instance-changed", NULL,
-                      "this is instance %s, a copy of another: its state is begun anew",
-                      instance_id);
-        manager_forget_plan(m);
-    }
-    if (str_set(&m->instance_id, instance_id) >= 0)
-        m->context.instance_id = m->instance_id;
-}
-
-static void on_snapshot(const CloudSnapshot *snapshot, unsigned changes, void *userdata)
-{
-    Manager *m = userdata;
-
-    if (changes & CLOUD_CHANGED_IDENTITY)
-        claim_instance(m, snapshot->identity->instance_id);
+    if (m->unclaimed)
+        changes = CLOUD_CHANGED_ALL;
+    if (changes & CLOUD_CHANGED_IDENTITY && manager_claim(m, snapshot->identity->instance_id))
+        manager_begin_anyway(m);
     if (changes & CLOUD_CHANGED_MAINTENANCE && snapshot->maintenance != m->maintenance) {
         m->maintenance = snapshot->maintenance;
         if (m->maintenance == CLOUD_MAINTENANCE_NONE)
@@ -212,9 +192,14 @@ static void on_snapshot(const CloudSnapshot *snapshot, unsigned changes, void *u
                       (uintmax_t)(DRAIN_NOTICE_USEC / SECOND));
         manager_begin_drain(m, "preempted", DRAIN_NOTICE_USEC, /* exit_after= */ false);
     }
-    if (changes & CLOUD_CHANGED_PLAN)
+    if (changes & CLOUD_CHANGED_PLAN && !m->unclaimed)
         manager_take_snapshot_plan(m, snapshot);
     manager_changed(m);
+}
+
+static void on_snapshot(const CloudSnapshot *snapshot, unsigned changes, void *userdata)
+{
+    manager_take_snapshot(userdata, snapshot, changes);
 }
 
 static void on_trouble(const Error *err, uint64_t failing_usec, void *userdata)
@@ -229,6 +214,7 @@ static void on_trouble(const Error *err, uint64_t failing_usec, void *userdata)
             m, LOG_LEVEL_WARNING, "metadata-unreachable", NULL,
             "no answer from the metadata server for %ju s: %s; what runs goes on, retrying",
             (uintmax_t)(failing_usec / SECOND), error_text(err));
+        manager_begin_anyway(m);
     } else if (was)
         manager_event(m, LOG_LEVEL_NOTICE, "metadata-back", NULL,
                       "the metadata server answers again");
@@ -369,8 +355,7 @@ static int start_work(Manager *m, Error *err)
     r = reconciler_new(&m->context, &reconciler_handlers, m, &m->reconciler, err);
     if (r < 0)
         return r;
-    /* The last good plan first: a machine comes up although the metadata server is away. */
-    manager_resume_plan(m);
+    manager_begin(m);
     r = cloud_watch(m->cloud, &watch_handlers, m, &m->watch, err);
     if (r < 0)
         return r;
@@ -419,11 +404,15 @@ Manager *manager_free(Manager *m)
     bus_call_free(m->flush);
     sd_bus_slot_unref(m->power_off);
     cloud_op_free(m->watch);
+    cloud_op_free(m->reread);
+    timer_free(m->claim_again);
+    timer_free(m->bus_again);
     engine_events_free(m->engine_events);
     manager_cancel_cleanup(m);
     reconciler_free(m->reconciler);
     m->notifier = notifier_free(m->notifier);
     plan_free(m->candidate_plan);
+    plan_free(m->cloned_plan);
     generation_done(&m->candidate);
     generation_done(&m->generation);
     free(m->refused_sha256);
@@ -461,16 +450,30 @@ void manager_stop(Manager *m)
 /* --- Verbs -------------------------------------------------------------------------------------
  */
 
-int manager_apply(Manager *m, Error *err)
+static int may_change(const Manager *m, Error *err)
 {
-    if (m->generation.number == 0)
-        return error_set(err, -ENOENT, ERROR_INVALID, "there is no plan to apply");
     if (m->draining)
         return error_set(err, -ESHUTDOWN, ERROR_INVALID, "this machine is going down");
-    for (Resource *r = reconciler_next(m->reconciler, NULL); r;
-         r = reconciler_next(m->reconciler, r))
-        if (r->ops == &resource_container)
-            container_approve(r);
+    if (m->waiting_for_identity)
+        return error_set(err, -EAGAIN, ERROR_TEMPORARY,
+                         "the metadata server has not yet said which machine this is; in some "
+                         "seconds the last plan is taken up without it");
+    return 0;
+}
+
+int manager_apply(Manager *m, Error *err)
+{
+    int r;
+
+    r = may_change(m, err);
+    if (r < 0)
+        return r;
+    if (m->generation.number == 0)
+        return error_set(err, -ENOENT, ERROR_INVALID, "there is no plan to apply");
+    for (Resource *one = reconciler_next(m->reconciler, NULL); one;
+         one = reconciler_next(m->reconciler, one))
+        if (one->ops == &resource_container)
+            container_approve(one);
     reconciler_look_at_all(m->reconciler);
     return 0;
 }
@@ -489,11 +492,13 @@ static const ContainerVerb container_verbs[] = {
 int manager_container_verb(Manager *m, const char *verb, const char *name, Error *err)
 {
     Resource *resource = reconciler_find(m->reconciler, "container", name);
+    int r;
 
+    r = may_change(m, err);
+    if (r < 0)
+        return r;
     if (!resource)
         return error_set(err, -ENOENT, ERROR_INVALID, "the plan has no container \"%s\"", name);
-    if (m->draining)
-        return error_set(err, -ESHUTDOWN, ERROR_INVALID, "this machine is going down");
     for (size_t i = 0; i < ELEMENTS(container_verbs); i++)
         if (streq(container_verbs[i].name, verb))
             return container_verbs[i].run(resource, err);

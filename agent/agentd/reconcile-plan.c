@@ -163,3 +163,14 @@ int reconciler_retire_plan(Reconciler *reconciler, Plan *plan, uint64_t generati
     reconciler_tell_left(reconciler);
     return 0;
 }
+
+void reconciler_forget(Reconciler *reconciler)
+{
+    works_free(&reconciler->works);
+    works_free(&reconciler->leaving);
+    reconciler->plan = plan_unref(reconciler->plan);
+    reconciler->context->plan = NULL;
+    reconciler->context->generation = 0;
+    timer_cancel(reconciler->pass);
+    timer_cancel(reconciler->drift);
+}

@@ -43,6 +43,9 @@ int reconciler_set_plan(Reconciler *reconciler, Plan *plan, uint64_t generation,
  * not come to its end. The plan is taken, on success. */
 int reconciler_retire_plan(Reconciler *reconciler, Plan *plan, uint64_t generation, Error *err)
     must_check;
+/* No plan is in force any more, and nothing is undone: it was another machine's. Not from within a
+ * resource's own call. */
+void reconciler_forget(Reconciler *reconciler);
 /* Looks at everything again, at what the cloud says of it too: by hand, and every hour. */
 void reconciler_look_at_all(Reconciler *reconciler);
 

@@ -165,6 +165,23 @@ int state_claim(State *state, const char *instance_id, Error *err)
     return r < 0 ? r : owner != NULL;
 }
 
+bool state_boot_is(State *state, const char *boot_id)
+{
+    auto_free char *known = NULL;
+
+    return db_query_text(state->db, "SELECT value FROM meta WHERE key = 'boot_id'", &known, NULL,
+                         "") > 0 &&
+           streq_ptr(known, boot_id);
+}
+
+int state_set_boot(State *state, const char *boot_id, Error *err)
+{
+    if (state_boot_is(state, boot_id))
+        return 0;
+    return db_run(state->db, "INSERT OR REPLACE INTO meta (key, value) VALUES ('boot_id', ?)", err,
+                  "s", boot_id);
+}
+
 /* --- Generations ---------------------------------------------------------------------------- */
 
 void generation_done(Generation *generation)

@@ -38,6 +38,10 @@ char *state_instance_id(State *state);
  * same, or the first. */
 int state_claim(State *state, const char *instance_id, Error *err) must_check;
 
+/* In which boot it was claimed last. Setting the same again writes nothing. */
+bool state_boot_is(State *state, const char *boot_id);
+int state_set_boot(State *state, const char *boot_id, Error *err) must_check;
+
 typedef struct Generation {
     uint64_t number; /* 0: none */
     char *sha256;

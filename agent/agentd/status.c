@@ -39,7 +39,7 @@ static bool is_wrong(const Resource *resource)
 static bool anything_is_wrong(const Manager *m)
 {
     if (m->metadata_trouble.code < 0 || m->engine_trouble.code < 0 || m->refused_sha256 ||
-        m->plan_removed || m->accept_again || m->state.trouble.code < 0)
+        m->plan_removed || m->accept_again || m->unclaimed || m->state.trouble.code < 0)
         return true;
     for (Resource *r = reconciler_next(m->reconciler, NULL); r;
          r = reconciler_next(m->reconciler, r))
@@ -87,6 +87,11 @@ bool manager_is_ready(const Manager *m, char **ret_reason)
 {
     if (m->preempted || m->context.draining) {
         *ret_reason = strdup(m->preempted ? "preempted" : "stopping");
+        return false;
+    }
+    /* Where one was in force before, what it brought may serve well although we do not look at it. */
+    if (!m->context.plan && (m->context.first_boot || m->waiting_for_identity)) {
+        *ret_reason = strdup("no plan is in force yet");
         return false;
     }
     for (Resource *r = reconciler_next(m->reconciler, NULL); r;
@@ -137,6 +142,8 @@ static const char *plan_outcome(const Manager *m)
 {
     if (m->generation.number == 0)
         return "none";
+    if (m->waiting_for_identity)
+        return "applying";
     if (m->plan_applied) /* looking again is no applying: nothing may come of it */
         return anything_is_wrong(m) ? "degraded" : "applied";
     return reconciler_is_busy(m->reconciler) ? "applying" : "degraded";
@@ -150,6 +157,9 @@ static json_t *describe_plan(Manager *m, size_t max_errors)
     if (m->state.trouble.code < 0) {
         message = error_text(&m->state.trouble);
         remedy = m->state.trouble.remedy;
+    } else if (m->unclaimed) {
+        message = "state.db is another machine's, and cannot be begun anew (is the disk full?)";
+        remedy = "df -h /var/lib/mervis-agent";
     } else if (m->accept_again) {
         message = "a new plan waits: it cannot be recorded in state.db (is the disk full?)";
         remedy = "df -h /var/lib/mervis-agent";

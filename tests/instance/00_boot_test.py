@@ -3,7 +3,7 @@
 
 import time
 
-from rig.process import wait_for
+from rig.process import stays, wait_for
 
 MOTD = {"path": "/etc/motd", "content": "안녕\n"}
 
@@ -43,6 +43,51 @@ def test_the_last_good_plan_survives_a_reboot_with_the_metadata_server_away_and_
     world.vm.wait_generation(2)
     assert world.vm.out("cat /etc/motd") == "new"
     assert world.settle()["vm"]["id"] == instance
+
+
+def test_nothing_of_an_images_plan_is_begun_before_it_is_known_whose_machine_this_is(world):
+    """An image made of a running machine: its plan has a container and a script for every boot; the new machine's has
+    neither, and the metadata server takes its time."""
+    vm = world.vm
+    publish(world)
+    marks = {"name": "mark", "when": "boot", "run": "#!/bin/sh\necho run >>/var/log/mark\n"}
+    world.put(containers=[app()], scripts=[marks], files=[{**MOTD, "content": "of the first\n"}])
+    vm.boot()
+    world.settle(60)
+    assert vm.out("cat /var/log/mark") == "run" and vm.out("docker ps --format '{{.Names}}'") == "app"
+    vm.power_off()
+    vm.path("/etc/motd").write_text("as the image has it\n")
+    world.cloud.set_metadata("instance/id", "7000000000000000007")
+    world.put(timezone="Asia/Seoul")
+    slow = world.cloud.fault({"service": "metadata"}, {"status": 503})
+    vm.boot()
+    stays("the quiet", lambda: vm.out("cat /var/log/mark") == "run" and not vm.out("docker ps -q", check=False)
+          and vm.out("cat /etc/motd") == "as the image has it", 3)
+    status = vm.status()
+    assert status["ready"] is False and status["ready_reason"] == "no plan is in force yet"
+    refused = vm.sh("agentctl apply", check=False)
+    assert refused.returncode != 0 and "which machine this is" in refused.stderr
+    world.cloud.clear_faults()
+    world.settle(60)
+    assert "a copy of another" in vm.journal("-b -u agentd")
+    assert vm.out("cat /var/log/mark") == "run", "the image's script never ran here"
+    assert vm.out("cat /etc/motd") == "as the image has it" and vm.out("date +%Z") == "KST"
+    wait_for("the image's container to go", lambda: not vm.out("docker ps -a -q"), 20)
+    assert vm.status()["ready"] is True
+
+
+def test_the_bus_comes_back_and_agentd_with_it(world):
+    vm = world.vm
+    publish(world)
+    world.put(containers=[app()])
+    vm.boot()
+    world.settle(60)
+    before, running = vm.pid(), vm.out("docker ps --no-trunc -q")
+    vm.sh("systemctl restart dbus.service")
+    wait_for("agentd to answer again", lambda: vm.sh("agentctl status --json", check=False).returncode == 0
+             and vm.pid() != before, 30)
+    world.settle()
+    assert vm.out("docker ps --no-trunc -q") == running
 
 
 def test_a_stop_and_an_upgrade_of_the_package_touch_no_container_a_power_off_drains_them(world):

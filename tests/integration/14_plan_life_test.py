@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from rig.process import stays, wait_for
+from rig.process import run, stays, wait_for
 
 
 def file_of(machine):
@@ -125,6 +125,40 @@ def test_no_plan_is_taken_while_the_machine_drains_and_the_next_start_takes_it(m
     machine.cloud.set_metadata("instance/preempted", "FALSE")
     machine.start(machine.agentd)
     wait_said(machine, "third")
+
+
+def test_a_bus_that_is_not_there_yet_is_served_when_it_is(machine):
+    machine.put_plan(plan(machine, "first"))
+    real = os.environ["DBUS_SYSTEM_BUS_ADDRESS"].removeprefix("unix:path=")
+    late = machine.dir / "late-bus"
+    machine.agentd.env["DBUS_SYSTEM_BUS_ADDRESS"] = f"unix:path={late}"
+    machine.start(machine.agentd)
+    wait_said(machine, "first")
+    assert machine.agentctl("status", "--json").returncode == 2
+    late.symlink_to(real)
+    wait_for("agentctl to reach it", lambda: machine.agentctl("status", "--json").returncode == 0, 60)
+    assert generation(machine) == 1
+
+
+def test_a_copy_whose_state_cannot_be_begun_anew_has_no_plan_in_force_until_it_can(machine):
+    state = machine.dir / "agentd" / "state"
+    state.mkdir()
+    run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", state])
+    machine.put_plan(plan(machine, "of the first"))
+    machine.start(machine.agentd)
+    wait_said(machine, "of the first")
+    with open(state / "filler", "wb", buffering=0) as filler, pytest.raises(OSError):
+        while True:
+            filler.write(bytes(1024))
+    machine.cloud.set_metadata("instance/id", "8000000000000000008")
+    message = wait_for("the trouble to be told", lambda: (machine.status()["plan"]["message"] or ""), 20)
+    assert "another machine's" in message
+    assert machine.status()["resources"] == [] and machine.status()["ready"] is False
+    machine.put_plan(plan(machine, "of the second"))
+    stays("the wait", lambda: file_of(machine).read_text() == "of the first", 2)
+    (state / "filler").unlink()
+    wait_said(machine, "of the second")
+    assert "a copy of another" in events(machine) and generation(machine) >= 1
 
 
 def test_half_an_answer_about_who_we_are_forgets_nothing(machine):

@@ -160,8 +160,14 @@ static void another_instance_begins_anew_and_the_same_one_does_not(void **state)
     assert_string_equal(id, "1");
     assert_int_equal(state_claim(&f->state, "1", &err), 0);
     assert_last(f, "one");
+    assert_false(state_boot_is(&f->state, "a"));
+    assert_ok(state_set_boot(&f->state, "a", &err), &err);
+    open_state(f);
+    assert_true(state_boot_is(&f->state, "a"));
+    assert_false(state_boot_is(&f->state, "b"));
     assert_int_equal(state_claim(&f->state, "2", &err), 1);
     assert_int_equal(state_generation_last(&f->state, &g, &err), 0);
+    assert_false(state_boot_is(&f->state, "a"));
 }
 
 static void a_file_that_is_no_database_is_moved_aside(void **state)
