@@ -68,6 +68,7 @@ struct Container {
     ContainerStep goal_reached, goal_lost; /* and after the switch came to its end */
     ContainerStep settled;                 /* and when only what serves is left */
     ContainerStep running;                 /* and when what should serve runs */
+    ContainerStep files_here;              /* and when its secret files are written */
     ContainerStep secrets_here;            /* and when all values are on this machine */
     ContainerFailure secrets_missing;
     uint64_t run_began;     /* boottime; when what serves was last started at rest */
@@ -191,6 +192,8 @@ void container_look_at_serving(Container *c);
  * `files_only`: those that it mounts. */
 void container_fetch_secrets(Container *c, bool files_only, ContainerStep here,
                              ContainerFailure missing);
+/* Before its container is started again: what it mounts is on a ramfs, which a reboot empties. */
+void container_have_files(Container *c, ContainerStep here, ContainerFailure missing);
 /* Writes the secret files of c->want. */
 int container_publish_secrets(Container *c, Error *err) must_check;
 /* Values that no release needs any more. */

@@ -23,17 +23,6 @@ static void run_it(Container *c)
     container_switch(c, SWITCH_RUN, false, c->running, container_decide);
 }
 
-static void publish_and_run(Container *c)
-{
-    auto_error Error err = {0};
-
-    if (container_publish_secrets(c, &err) < 0) {
-        container_finish(c, &err);
-        return;
-    }
-    run_it(c);
-}
-
 /* One with secret files waits for them and says so; where waiting is in vain (the version was
  * destroyed), the plan may already want another. */
 static void files_are_missing(Container *c, Error *err)
@@ -63,7 +52,7 @@ void container_run_current(Container *c, ContainerStep then)
     if ((view && view->running) || container_load_want(c, c->slot.current, NULL) <= 0)
         run_it(c);
     else
-        container_fetch_secrets(c, /* files_only= */ true, publish_and_run, files_are_missing);
+        container_have_files(c, run_it, files_are_missing);
 }
 
 /* A service that ends well is no crash to the engine, which leaves it to us; but not as fast as it
@@ -120,9 +109,25 @@ static void guess_outage(Container *c)
         c->slot.stopped_at = c->slot.state_at;
 }
 
-static void resume_rollout(Container *c)
+static void prove_anew(Container *c)
 {
     bool rebooted = container_machine_was_rebooted(c);
+
+    /* Whether it crashed, or the engine or the machine did, nobody saw: it is proved from a new
+     * start. A job that ended meanwhile has ended. */
+    container_go_forward(c, /* start_again= */ rebooted || c->plan->mode == PLAN_MODE_SERVICE);
+}
+
+static void files_of_next_are_missing(Container *c, Error *err)
+{
+    if (error_is_transient(err) || !container_has_way_back(c))
+        container_finish(c, err);
+    else
+        container_go_back(c, error_text(err), err->remedy);
+}
+
+static void resume_rollout(Container *c)
+{
     auto_error Error err = {0};
     int r;
 
@@ -145,9 +150,7 @@ static void resume_rollout(Container *c)
             container_continue_back(c);
         return;
     }
-    /* Whether it crashed, or the engine or the machine did, nobody saw: it is proved from a new
-     * start. A job that ended meanwhile has ended. */
-    container_go_forward(c, /* start_again= */ rebooted || c->plan->mode == PLAN_MODE_SERVICE);
+    container_have_files(c, prove_anew, files_of_next_are_missing);
 }
 
 /* --- Committed, and what went wrong then ------------------------------------------------------ */

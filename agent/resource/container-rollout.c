@@ -318,9 +318,15 @@ void container_switch(Container *c, SwitchGoal goal, bool start_again, Container
 
 /* --- Forward --------------------------------------------------------------------------------- */
 
-static void staged(Container *c)
+static void forward(Container *c)
 {
     container_go_forward(c, /* start_again= */ false);
+}
+
+/* It may have been created before a reboot. */
+static void staged(Container *c)
+{
+    container_have_files(c, forward, container_cannot_be_had);
 }
 
 void container_stage(Container *c)
@@ -574,9 +580,19 @@ static void make_old_one_anew(Container *c)
         container_decide(c);
 }
 
-void container_continue_back(Container *c)
+static void go_back(Container *c)
 {
     container_switch(c, SWITCH_BACK, false, went_back, make_old_one_anew);
+}
+
+void container_continue_back(Container *c)
+{
+    const SlotContainer *old = container_view(c, c->slot.current);
+
+    if (!old || old->running || container_load_want(c, c->slot.current, NULL) <= 0)
+        go_back(c);
+    else
+        container_have_files(c, go_back, container_finish);
 }
 
 /* The plan says to keep a bad release: it is what serves, and the one before it what `agentctl

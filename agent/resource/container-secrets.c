@@ -113,6 +113,22 @@ void container_fetch_secrets(Container *c, bool files_only, ContainerStep here,
     fetch_next(c, files_only);
 }
 
+static void publish_files(Container *c)
+{
+    auto_error Error err = {0};
+
+    if (container_publish_secrets(c, &err) < 0)
+        container_finish(c, &err);
+    else
+        c->files_here(c);
+}
+
+void container_have_files(Container *c, ContainerStep here, ContainerFailure missing)
+{
+    c->files_here = here;
+    container_fetch_secrets(c, /* files_only= */ true, publish_files, missing);
+}
+
 /* {"name": "version"} as "name/version", added to what is kept. */
 static int add_versions(char ***keep, const char *text)
 {

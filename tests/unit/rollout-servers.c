@@ -245,6 +245,9 @@ static void create_box(World *w, const Request *request, Reply *reply)
         if (key)
             (void)snprintf(box->key, sizeof(box->key), "%s", key);
     }
+    value = json_array_get(json_object_get(json_object_get(doc, "HostConfig"), "Mounts"), 0);
+    if (value)
+        (void)snprintf(box->mount, sizeof(box->mount), "%s", json_str(value, "Source"));
     w->n_boxes++;
     reply->status = 201;
     reply->body = keep(w->f.server, str_printf("{\"Id\":\"%s\"}", box->id));
@@ -270,6 +273,10 @@ static void start_box(World *w, Box *box, Reply *reply)
     if (box->image == 'Z') {
         refuse(reply, 400,
                "{\"message\":\"exec: \\\"/z\\\": executable file not found in $PATH\"}");
+        return;
+    }
+    if (box->mount[0] && access(box->mount, F_OK) < 0) {
+        refuse(reply, 400, "{\"message\":\"bind source path does not exist\"}");
         return;
     }
     box->state = BOX_RUNNING;

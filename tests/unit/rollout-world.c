@@ -176,6 +176,8 @@ void world_restart(World *w, bool rebooted)
             w->boxes[i].exit_code = 143;
         }
     if (rebooted)
+        (void)!secret_store_retire(w->secrets, "web", NULL, NULL); /* the ramfs is empty */
+    if (rebooted)
         assert_ok(db_exec(w->state.db, "UPDATE slot SET boot_id = 'another'", &err), &err);
     w->killed = false;
     w->tries = 0;

@@ -25,8 +25,9 @@ typedef enum BoxState { BOX_CREATED, BOX_RUNNING, BOX_RESTARTING, BOX_EXITED } B
 
 typedef struct Box {
     char id[65], name[64], release[65];
-    char image;  /* its letter */
-    char key[8]; /* version of the secret in its environment */
+    char image;      /* its letter */
+    char key[8];     /* version of the secret in its environment */
+    char mount[256]; /* file that it mounts; "" none */
     BoxState state;
     int exit_code;
     unsigned restarts, starts;

@@ -8,6 +8,7 @@
 #define PORTS "\"ports\": [\"8080:80\"],"
 #define HTTP  "\"health\": {\"http\": \"http://127.0.0.1:1/\"},"
 #define KEEP  "\"update\": {\"on_failure\": \"keep\"},"
+#define FILES "\"secret_files\": [{\"secret\": \"key\", \"path\": \"/run/key\"}],"
 #define JOB   "\"mode\": \"job\","
 
 /* ---- What happens, and what follows ---------------------------------------------------------- */
@@ -909,6 +910,22 @@ static void whatever_strikes_once_the_wanted_one_serves_alone_in_the_end(void **
          .state = "settled",
          .quarantine = "",
          .no_gap = true},
+        {.name = "with a secret file",
+         .plan = PORTS FILES,
+         .before = "push A; settle",
+         .words = "key 2",
+         .after = "look; apply; settle; look",
+         .boxes = "web=A",
+         .state = "settled",
+         .quarantine = ""},
+        {.name = "a bad secret file",
+         .plan = PORTS FILES,
+         .before = "push A; settle",
+         .words = "key 9",
+         .after = "look; apply; settle; look",
+         .boxes = "web=A",
+         .state = "settled",
+         .quarantine = "A/release"},
         {.name = "a bad one",
          .plan = PORTS,
          .before = "push A; settle",
