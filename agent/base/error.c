@@ -7,10 +7,30 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/base/str.h"
+
+#define WORDS_MAX 4096
+
 static const char *const kind_names[ERROR_KIND_MAX] = {
     [ERROR_INTERNAL] = "internal",   [ERROR_INVALID] = "invalid", [ERROR_TEMPORARY] = "temporary",
     [ERROR_THROTTLED] = "throttled", [ERROR_DENIED] = "denied",   [ERROR_CORRUPT] = "corrupt",
 };
+
+/* Whatever a peer put into them, words reach the journal, JSON and D-Bus, which take UTF-8 alone.
+ * NULL when memory is out. */
+static char *printf_like(1, 0) words_of(const char *format, va_list args)
+{
+    char *text, *escaped;
+    int n = vasprintf(&text, format, args);
+
+    if (n < 0)
+        return NULL;
+    if (str_is_utf8(text, (size_t)n))
+        return text;
+    escaped = str_escape(text, (size_t)n, WORDS_MAX);
+    free(text);
+    return escaped;
+}
 
 int error_setv(Error *err, int code, ErrorKind kind, const char *format, va_list args)
 {
@@ -22,8 +42,7 @@ int error_setv(Error *err, int code, ErrorKind kind, const char *format, va_list
 
     err->code = code;
     err->kind = kind;
-    if (vasprintf(&err->message, format, args) < 0)
-        err->message = NULL; /* error_text() falls back to the code */
+    err->message = words_of(format, args); /* NULL: error_text() falls back to the code */
     return code;
 }
 
@@ -77,16 +96,13 @@ int error_errno(Error *err, int error_number, const char *format, ...)
     int code = error_number > 0 ? -error_number : error_number;
     auto_free char *context = NULL;
     va_list args;
-    int n;
 
     if (!err)
         return code;
 
     va_start(args, format);
-    n = vasprintf(&context, format, args);
+    context = words_of(format, args);
     va_end(args);
-    if (n < 0)
-        context = NULL;
     return error_set(err, code, kind_of_errno(-code), "%s%s%s", context ? context : "",
                      context ? ": " : "", strerror(-code));
 }
@@ -96,7 +112,6 @@ int error_prefix(Error *err, int code, const char *format, ...)
     auto_free char *context = NULL;
     char *message;
     va_list args;
-    int n;
 
     assert(code < 0);
     if (!err)
@@ -105,12 +120,10 @@ int error_prefix(Error *err, int code, const char *format, ...)
         err->code = code;
 
     va_start(args, format);
-    n = vasprintf(&context, format, args);
+    context = words_of(format, args);
     va_end(args);
-    if (n < 0) {
-        context = NULL;
+    if (!context)
         return code;
-    }
     if (asprintf(&message, "%s: %s", context, error_text(err)) < 0)
         return code;
     free(err->message);
@@ -122,15 +135,14 @@ int error_remedy(Error *err, int code, const char *format, ...)
 {
     char *remedy;
     va_list args;
-    int n;
 
     if (!err)
         return code;
 
     va_start(args, format);
-    n = vasprintf(&remedy, format, args);
+    remedy = words_of(format, args);
     va_end(args);
-    if (n < 0)
+    if (!remedy)
         return code;
     free(err->remedy);
     err->remedy = remedy;

@@ -28,6 +28,9 @@ long easy_status(const HttpOp *op)
     return status;
 }
 
+/* A peer may name any number; further than a year is as good as a year, and must not wrap round. */
+#define RETRY_AFTER_MAX_SEC UINT64_C(31536000)
+
 static size_t stop_with(HttpOp *op, OpStop stop, int code)
 {
     op->stop = stop;
@@ -53,9 +56,11 @@ static size_t on_header(char *data, size_t unit, size_t count, void *userdata)
     while (end > 0 && (data[end - 1] == '\n' || data[end - 1] == '\r' || data[end - 1] == ' ' ||
                        data[end - 1] == '\t'))
         end--;
-    for (name_end = 0; name_end < end && data[name_end] != ':'; name_end++)
+    for (name_end = 0; name_end < end && data[name_end] > ' ' && data[name_end] != ':'; name_end++)
         ;
-    if (name_end == 0 || name_end == end || memchr(data, '\0', end))
+    /* libcurl ends a line at LF alone: a CR within it is part of no header of ours. */
+    if (name_end == 0 || name_end == end || data[name_end] != ':' || memchr(data, '\0', end) ||
+        memchr(data, '\r', end))
         return size;
     for (value = name_end + 1; value < end && (data[value] == ' ' || data[value] == '\t'); value++)
         ;
@@ -424,7 +429,8 @@ void easy_collect(HttpOp *op)
 
     response->status = easy_status(op);
     (void)curl_easy_getinfo(op->easy, CURLINFO_RETRY_AFTER, &retry_after);
-    response->retry_after_usec = retry_after > 0 ? (uint64_t)retry_after * SECOND : 0;
+    response->retry_after_usec =
+        retry_after > 0 ? MIN_OF((uint64_t)retry_after, RETRY_AFTER_MAX_SEC) * SECOND : 0;
     (void)curl_easy_getinfo(op->easy, CURLINFO_PRIMARY_IP, &ip);
     if (!str_is_empty(ip) && strlen(ip) < sizeof(op->peer))
         memcpy(op->peer, ip, strlen(ip) + 1);

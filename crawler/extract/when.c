@@ -102,7 +102,7 @@ static int read_parts(const char *format, const char *text, size_t size, Parts *
 
     for (; *format; format++) {
         if (*format == '%') {
-            if (!read_part(*++format, &p, end, &parts))
+            if (!format[1] || !read_part(*++format, &p, end, &parts))
                 return -EINVAL;
         } else if (p == end || *p++ != *format)
             return -EINVAL;

@@ -71,6 +71,17 @@ static void names_and_kinds_agree(void **state)
     assert_int_equal(error_kind_from_name("nonsense"), -EINVAL);
 }
 
+static void what_a_peer_said_comes_out_as_utf8(void **state)
+{
+    auto_error Error err = {0};
+
+    assert_int_equal(error_set(&err, -EIO, ERROR_TEMPORARY, "%s: gone", "a\xff" "b"), -EIO);
+    assert_int_equal(error_prefix(&err, -EIO, "host %s", "\xc3"), -EIO);
+    assert_int_equal(error_remedy(&err, -EIO, "ask %s", "\xe2\x82"), -EIO);
+    assert_string_equal(err.message, "host \\xc3: a\\xffb: gone");
+    assert_string_equal(err.remedy, "ask \\xe2\\x82");
+}
+
 static void memory_has_a_text_without_memory(void **state)
 {
     Error err = {0};
@@ -84,4 +95,5 @@ TEST_MAIN(cmocka_unit_test(context_is_outermost_first), cmocka_unit_test(nobody_
           cmocka_unit_test(errno_chooses_the_kind),
           cmocka_unit_test(a_later_remedy_replaces_the_former),
           cmocka_unit_test(moving_empties_the_source), cmocka_unit_test(names_and_kinds_agree),
+          cmocka_unit_test(what_a_peer_said_comes_out_as_utf8),
           cmocka_unit_test(memory_has_a_text_without_memory))
