@@ -75,7 +75,9 @@ static Sink *make_sink(void)
 
 static void give(Sink *sink, Errand *e, long status, const uint8_t *body, size_t size)
 {
-    const HttpHeader header = {"Range", "bytes=0-262143"};
+    /* A 308 has no body of use: it says in a header how far it got. */
+    auto_free char *range = status == 308 && size > 0 ? strndup((const char *)body, size) : NULL;
+    const HttpHeader header = {"Range", range ? range : "bytes=0-262143"};
     HttpResponse reply = {.status = status,
                           .content_type = "",
                           .location = "https://bigquery.googleapis.com/session",

@@ -11,6 +11,19 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+/* The recipes of the sources, which ship with us, and none of the machine's. For programs that load
+ * them by name. */
+static inline __attribute__((unused)) void fuzz_use_built_in_recipes(void)
+{
+    const char *srcdir = getenv("srcdir");
+    char path[4096];
+
+    if (getenv("MERVIS_RECIPES_DIR"))
+        return;
+    (void)snprintf(path, sizeof(path), "%s/crawler/recipe", srcdir ? srcdir : ".");
+    (void)setenv("MERVIS_RECIPES_DIR", path, 1);
+}
+
 /* What must hold for every input. */
 #define FUZZ_CHECK(condition)                                                                      \
     do {                                                                                           \
