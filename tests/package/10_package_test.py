@@ -177,6 +177,39 @@ def test_it_brings_up_the_plan_and_then_complains_of_nothing(world):
     assert vm.out(f"journalctl -q -p warning --since '{since}' {ours}") == ""
 
 
+def test_journalctl_explains_the_events_in_both_languages(world):
+    """`journalctl -x -u agentd` as an operator types it, on the journal of this machine."""
+    vm = world.vm
+    said = vm.out("journalctl -x -u agentd --no-pager")
+    for text in ("Subject: A new plan was accepted", "Subject: A container runs for the first time", "Remedy: ", "Defined-By: mervis-agent"):
+        assert text in said, said
+    # The locale itself is Debian's `locales`, which a minimal machine lacks.
+    locale = vm.path("/usr/lib/locale/ko_KR.utf8")
+    run(["localedef", "--no-archive", "-i", "ko_KR", "-f", "UTF-8", locale])
+    said = vm.out("LC_ALL=ko_KR.UTF-8 journalctl -x -u agentd --no-pager")
+    assert "새 플랜" in said and "해결 방법: " in said, said
+
+
+def test_statusd_answers_from_a_sandbox_that_holds(world):
+    """Not what the unit asks for, but what the process has: looked at from within, while it serves."""
+    vm = world.vm
+    assert web.get("http://127.0.0.1:9320/healthz").status == 200
+    pid = vm.pid("statusd")
+    assert vm.out(f"ps -o user:20= -p {pid}") == "mervis-status"
+    status = vm.out(f"cat /proc/{pid}/status")
+    for line in ("CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"):
+        assert line in status, status
+    # A network of its own with nothing in it; its sockets came from outside.
+    assert vm.out(f"readlink /proc/{pid}/ns/net") != vm.out("readlink /proc/self/ns/net")
+    assert vm.out(f"nsenter -t {pid} -n ip -o link | wc -l") == "1"
+    inside = f"nsenter -t {pid} -m --"
+    assert vm.sh(f"{inside} touch /usr/x", check=False).returncode != 0
+    assert vm.sh(f"{inside} touch /etc/x", check=False).returncode != 0
+    for path in ("/var/lib/mervis-agent", "/run/mervis-agent", "/run/docker.sock"):
+        assert vm.out(f"{inside} stat -c %a {path}") in ("0", "000"), path
+    assert vm.out(f"{inside} ls -A /home /root /tmp") .split() in (["/home:", "/root:", "/tmp:"],)
+
+
 def test_crawlerd_is_started_by_agentd_when_there_is_something_to_crawl(world):
     vm = world.vm
     world.cloud.make_dataset("market")

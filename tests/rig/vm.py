@@ -33,12 +33,12 @@ def root_archive():
     return path
 
 
-def make_base(build, directory):
+def make_base(build, directory, tar=None):
     """The lower layers of every machine's disk: Debian, and on it what `make install` installs."""
     debian, programs = Path(directory) / "debian", Path(directory) / "programs"
     for path in (debian, programs):
         path.mkdir(parents=True, exist_ok=True)
-    run(["tar", "-xf", root_archive(), "-C", debian], timeout=300)
+    run(["tar", "-xf", tar or root_archive(), "-C", debian], timeout=300)
     run(["make", "-s", "-C", build, "install", f"DESTDIR={programs}"], timeout=300)
     # The bus daemon reads no policies below /usr/local.
     policies = programs / "usr/local/share/dbus-1"
