@@ -39,7 +39,7 @@ class Play:
         world, scenario = self.world, self.scenario
         strike(world, scenario.get("prepare", []))
         settle_machine(world)
-        world.edge = scenario.get("edge", 0)
+        world.edge = scenario.get("edge", 0) + scenario.get("hold", 0)
         before = world.container()
         world.load()
         page, said = Watch(world.page, 0.05), Watch(world.said, 0.2)

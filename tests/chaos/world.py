@@ -45,7 +45,7 @@ class World:
         self.vm = None
         self.version, self.secret, self.round = 1, 1, 0
         self.symbols, self.since = [], 0
-        self.edge = 0  # how much later a crawler whose clock is ahead may begin its look-back
+        self.edge = 0  # how much later the look-back may begin: it is counted from when a source answers
         self.cloud.add_secret("APP_KEY", self.secret_value)
         self.registry.push(image.app("1", check=False), REPOSITORY, "stable")
         self.new_machine()
