@@ -86,7 +86,7 @@ static void on_plan_in_force(const char *text, const Error *err, void *userdata)
     if (document)
         (void)!use_plan(probe->doctor, document, strlen(document), &errors, NULL);
     if (probe->doctor->plan)
-        probe_ok(probe, "the last good plan, as agentd has it, is gone by below");
+        probe_ok(probe, "what follows looks at the last good plan, which agentd has");
     else
         probe_skip(probe, "no plan is known: what it names was not looked at (sudo may help)");
 }

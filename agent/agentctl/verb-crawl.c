@@ -50,7 +50,7 @@ int verb_crawl_backfill(char *const *operands)
 
     return ask_to(&peer_crawler, "Backfill",
                   (const char *const[]){operands[0], operands[1], until, NULL}, arg_json,
-                  "job %s fetches from %s to %s; agentctl crawl status shows how it goes",
+                  "job %s fetches from %s to %s; see agentctl crawl status",
                   operands[0], operands[1], *until ? until : "now");
 }
 

@@ -35,13 +35,13 @@ static const struct {
     ErrorKind kind;
     const char *text;
 } bus_errors[] = {
-    {SD_BUS_ERROR_SERVICE_UNKNOWN, -ESRCH, ERROR_TEMPORARY, "is not running"},
-    {SD_BUS_ERROR_NAME_HAS_NO_OWNER, -ESRCH, ERROR_TEMPORARY, "is not running"},
-    {SD_BUS_ERROR_NO_REPLY, -ETIMEDOUT, ERROR_TEMPORARY, "went away or did not answer in time"},
-    {SD_BUS_ERROR_TIMEOUT, -ETIMEDOUT, ERROR_TEMPORARY, "did not answer in time"},
-    {"org.freedesktop.DBus.Error.TimedOut", -ETIMEDOUT, ERROR_TEMPORARY, "did not answer in time"},
-    {SD_BUS_ERROR_DISCONNECTED, -ENOTCONN, ERROR_TEMPORARY, "the connection to the bus was lost"},
-    {SD_BUS_ERROR_LIMITS_EXCEEDED, -EBUSY, ERROR_THROTTLED, "the bus refuses more calls for now"},
+    {SD_BUS_ERROR_SERVICE_UNKNOWN, -ESRCH, ERROR_TEMPORARY, " is not running"},
+    {SD_BUS_ERROR_NAME_HAS_NO_OWNER, -ESRCH, ERROR_TEMPORARY, " is not running"},
+    {SD_BUS_ERROR_NO_REPLY, -ETIMEDOUT, ERROR_TEMPORARY, " went away or did not answer in time"},
+    {SD_BUS_ERROR_TIMEOUT, -ETIMEDOUT, ERROR_TEMPORARY, " did not answer in time"},
+    {"org.freedesktop.DBus.Error.TimedOut", -ETIMEDOUT, ERROR_TEMPORARY, " did not answer in time"},
+    {SD_BUS_ERROR_DISCONNECTED, -ENOTCONN, ERROR_TEMPORARY, ": the connection to the bus was lost"},
+    {SD_BUS_ERROR_LIMITS_EXCEEDED, -EBUSY, ERROR_THROTTLED, ": the bus refuses more calls for now"},
     {SD_BUS_ERROR_UNKNOWN_METHOD, -ENOSYS, ERROR_INVALID, NULL},
     {SD_BUS_ERROR_UNKNOWN_OBJECT, -ENOSYS, ERROR_INVALID, NULL},
     {SD_BUS_ERROR_UNKNOWN_INTERFACE, -ENOSYS, ERROR_INVALID, NULL},
@@ -74,6 +74,19 @@ static int set_with_remedy(Error *err, int code, ErrorKind kind, const char *wha
     return error_remedy(err, r, "%.*s", (int)(text + size - 1 - opens), opens);
 }
 
+/* A person knows daemons, not names of the bus. */
+static const char *who_is(const char *name)
+{
+    static const struct {
+        const char *name, *daemon;
+    } ours[] = {{BUS_AGENT_NAME, "agentd"}, {BUS_CRAWLER_NAME, "crawlerd"}};
+
+    for (size_t i = 0; i < ELEMENTS(ours); i++)
+        if (streq(ours[i].name, name))
+            return ours[i].daemon;
+    return name;
+}
+
 int bus_error_to(const sd_bus_error *error, int code, const char *what, Error *err)
 {
     const char *name = error ? error->name : NULL;
@@ -81,6 +94,7 @@ int bus_error_to(const sd_bus_error *error, int code, const char *what, Error *e
 
     assert(code < 0 && what);
 
+    what = who_is(what);
     if (!name)
         return error_errno(err, code, "%s", what);
 
@@ -96,8 +110,10 @@ int bus_error_to(const sd_bus_error *error, int code, const char *what, Error *e
     }
     for (size_t i = 0; i < ELEMENTS(bus_errors); i++)
         if (streq(name, bus_errors[i].name))
-            return set_with_remedy(err, bus_errors[i].code, bus_errors[i].kind, what,
-                                   bus_errors[i].text ? bus_errors[i].text : text);
+            return bus_errors[i].text
+                       ? error_set(err, bus_errors[i].code, bus_errors[i].kind, "%s%s", what,
+                                   bus_errors[i].text)
+                       : set_with_remedy(err, bus_errors[i].code, bus_errors[i].kind, what, text);
     return error_set(err, code, ERROR_TEMPORARY, "%s: %s", what, text);
 }
 
@@ -134,7 +150,7 @@ static int on_name_requested(sd_bus_message *reply, void *userdata, sd_bus_error
     /* Two that serve one name would both act on this machine: the later one ends. Logged here, as
      * nobody is left to return it to. */
     if (failure) {
-        log_error("the bus refuses us its name: %s; exiting", failure->message);
+        log_error(": the bus refuses us its name: %s; exiting", failure->message);
         return sd_event_exit(event, EXIT_FAILURE);
     }
     if (sd_bus_message_read(reply, "u", &answer) < 0 || (answer != 1 && answer != 4)) {

@@ -159,7 +159,7 @@ static void a_name_that_nobody_owns_is_said_to_be_not_running(void **state)
     assert_int_equal(bus_call_text(bus, BUS_AGENT_NAME, BUS_AGENT_PATH, BUS_AGENT_INTERFACE,
                                    "Describe", NULL, SECOND, &text, &err),
                      -ESRCH);
-    assert_string_equal(error_text(&err), "io.mervis.Agent1: is not running");
+    assert_string_equal(error_text(&err), "agentd is not running");
     assert_int_equal(err.kind, ERROR_TEMPORARY);
     assert_null(text);
 }

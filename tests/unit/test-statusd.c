@@ -250,7 +250,7 @@ static void a_machine_without_agentd_says_so_with_the_remedy(void **state)
     forget();
     expect(
         fixture.port, "/healthz", 503,
-        "agentd does not answer: io.mervis.Agent1: is not running; try: systemctl status agentd");
+        "agentd does not answer: agentd is not running; try: systemctl status agentd");
     expect(fixture.port, "/readyz", 503, "is not running");
     expect(fixture.port, "/metrics", 200, "\nmervis_agent_up 0\n");
     expect(fixture.local_port, "/status.json", 503, "\"reachable\": false");
