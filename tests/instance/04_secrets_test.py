@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Secrets: each refusal with its remedy, rotation, and where their values may not be."""
 
+import base64
 import json
+import os
+import re
 from pathlib import Path
 
 import pytest
 
-from rig.process import stays, wait_for
+from rig.process import RigError, stays, wait_for
 
 SECRETS = {"service": "secretmanager"}
 SCOPE = "ACCESS_TOKEN_SCOPE_INSUFFICIENT"
@@ -208,6 +211,61 @@ def test_a_crawler_that_moves_its_directory_gets_no_keys_elsewhere(shared):
     vm.sh(f"rm {place}; agentctl apply")
     shared.settle()
     assert vm.out(f"stat -f -c %T {place}") == "ramfs"
+
+
+def in_memory(vm, pid, needles):
+    """Which of the needles the process has in memory that it can write to."""
+    found = set()
+    pid = host_pid(vm, pid)
+    with open(f"/proc/{pid}/maps", encoding="utf-8") as maps, open(f"/proc/{pid}/mem", "rb") as mem:
+        for line in maps:
+            words = line.split()
+            if "w" not in words[1] or words[-1] in ("[vvar]", "[vsyscall]"):
+                continue
+            begin, end = (int(text, 16) for text in words[0].split("-"))
+            mem.seek(begin)
+            content = mem.read(end - begin)
+            found |= {needle for needle in needles if needle in content}
+    return found
+
+
+def host_pid(vm, pid):
+    """The same process as the host's kernel calls it."""
+    for path in Path("/proc").glob("[0-9]*/status"):
+        try:
+            text = path.read_text()
+        except OSError:
+            continue
+        if re.search(rf"^NSpid:.*\t{pid}$", text, re.M) and os.stat(f"/proc/{vm.leader}/ns/pid").st_ino == \
+                os.stat(path.parent / "ns/pid").st_ino:
+            return int(path.parent.name)
+    raise RigError(f"process {pid} of the machine is not there")
+
+
+def test_a_crash_leaves_no_core_and_there_would_be_nothing_in_it(world):
+    """Not because of the limit alone: a core that is piped to a program has none."""
+    vm, value = world.vm, b"Zt7-remarkable-value-0b5e"
+    world.cloud.add_secret("CORE", value)
+    world.put(**parts("core"), containers=[])
+    vm.boot()
+    vm.sh("""mkdir -p /run/systemd/system/agentd.service.d
+        printf '[Service]\\nLimitCORE=infinity\\n' >/run/systemd/system/agentd.service.d/core.conf
+        systemctl daemon-reload; systemctl restart agentd""")
+    world.settle()
+    for version in range(3):
+        value = b"Zt7-remarkable-value-%d" % version
+        world.cloud.add_secret("CORE", value)
+        vm.sh("agentctl apply")
+        wait_for("the rotation", lambda: vm.out("cat /etc/core") == value.decode(), 20)
+    needles = {b"Zt7-remarkable-value", base64.b64encode(b"Zt7-remarkable-val").rstrip(b"=")[:20]}
+    assert in_memory(vm, vm.pid(), {b"/etc/core"}), "the probe finds what is there"
+    assert in_memory(vm, vm.pid(), needles) == set()
+    vm.sh("systemctl kill --signal=SEGV agentd")
+    wait_for("its end", lambda: "status=11/SEGV" in vm.journal("-u agentd"), 10)
+    assert "code=killed, status=11/SEGV" in vm.journal("-u agentd")
+    world.settle()
+    assert vm.out("find / -xdev -name 'core*' -type f -size +16k -newer /run/systemd/system/agentd.service.d/core.conf "
+                  "2>/dev/null || true") == ""
 
 
 def test_a_value_is_nowhere_but_in_its_files(world):
