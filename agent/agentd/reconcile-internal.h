@@ -54,6 +54,7 @@ void work_on_retry(void *userdata);
 void work_remove(ResourceWork *work);
 void reconciler_pass_soon(Reconciler *reconciler);
 void reconciler_tell_left(Reconciler *reconciler);
+void reconciler_look_again_later(Reconciler *reconciler);
 
 /* reconcile-plan.c: the host's part of resource_add() */
 int reconciler_add(Resource *resource, void *userdata);

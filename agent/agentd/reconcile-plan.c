@@ -133,7 +133,7 @@ int reconciler_set_plan(Reconciler *reconciler, Plan *plan, uint64_t generation,
     take_over(reconciler);
     plan_unref(reconciler->plan);
     reconciler->plan = ref;
-    (void)timer_set(reconciler->drift, RECONCILE_DRIFT_USEC, DRIFT_ACCURACY_USEC);
+    reconciler_look_again_later(reconciler);
     reconciler_pass_soon(reconciler);
     reconciler_tell_left(reconciler);
     return 0;

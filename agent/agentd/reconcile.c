@@ -388,6 +388,15 @@ static void on_drift(void *userdata)
     reconciler_look_at_all(reconciler);
 }
 
+void reconciler_look_again_later(Reconciler *reconciler)
+{
+    uint64_t pause = reconciler->handlers.drift_usec;
+
+    if (pause == 0)
+        pause = RECONCILE_DRIFT_USEC;
+    (void)timer_set(reconciler->drift, pause, MIN_OF(pause / 10, (uint64_t)DRIFT_ACCURACY_USEC));
+}
+
 void reconciler_look_at_all(Reconciler *reconciler)
 {
     LIST_FOREACH (works, work, reconciler->works) {
@@ -397,7 +406,7 @@ void reconciler_look_at_all(Reconciler *reconciler)
             secret_look(work->resource);
         work->resource->dirty = true;
     }
-    (void)timer_set(reconciler->drift, RECONCILE_DRIFT_USEC, DRIFT_ACCURACY_USEC);
+    reconciler_look_again_later(reconciler);
     reconciler_pass_soon(reconciler);
 }
 

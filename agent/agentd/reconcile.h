@@ -26,6 +26,7 @@ typedef struct ReconcilerHandlers {
     void (*event)(LogLevel level, const char *event, const char *const *fields, const char *text,
                   void *userdata);
     void (*poweroff)(const char *reason, void *userdata);
+    uint64_t drift_usec; /* how often everything is looked at; 0: RECONCILE_DRIFT_USEC */
 } ReconcilerHandlers;
 
 /* `context` is borrowed and completed (plan, generation, host): everything else in it is the

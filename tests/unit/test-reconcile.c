@@ -479,6 +479,26 @@ static void a_script_that_left_and_still_runs_holds_nobody_up(void **state)
     assert_int_equal(f->left, 2);
 }
 
+static void what_somebody_changed_is_put_right_at_the_next_look(void **state)
+{
+    static const ReconcilerHandlers often = {.drift_usec = 20 * MSEC};
+    auto_(reconciler_freep) Reconciler *reconciler = NULL;
+    Fixture *f = *state;
+    Fake *fake = declare_fake(0, "k");
+    auto_error Error err = {0};
+    uint64_t until = now_boottime_usec() + MINUTE;
+
+    assert_ok(reconciler_new(&f->context, &often, f, &reconciler, &err), &err);
+    assert_ok(reconciler_set_plan(reconciler, plan_new(), 1, &err), &err);
+    while (fake->applied < 1 && now_boottime_usec() < until)
+        (void)sd_event_run(f->event, SECOND);
+    fake->differs = true; /* nobody says so */
+    while (fake->applied < 2 && now_boottime_usec() < until)
+        (void)sd_event_run(f->event, SECOND);
+    assert_int_equal(fake->applied, 2);
+    assert_false(fake->differs);
+}
+
 static void a_dry_run_says_what_would_change_and_does_nothing(void **state)
 {
     Fixture *f = *state;
@@ -541,6 +561,7 @@ TEST_MAIN(TEST(stages_come_one_after_the_other_and_a_second_pass_does_nothing),
           TEST(what_an_earlier_plan_had_is_undone_after_a_restart),
           TEST(another_version_of_a_secret_is_a_matter_of_those_who_use_it),
           TEST(a_script_that_left_and_still_runs_holds_nobody_up),
+          TEST(what_somebody_changed_is_put_right_at_the_next_look),
           TEST(a_dry_run_says_what_would_change_and_does_nothing),
           TEST(nothing_new_is_begun_while_the_machine_drains),
           TEST(a_plan_that_is_replaced_at_work_is_cancelled_and_the_next_one_goes_on))
