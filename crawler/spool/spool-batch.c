@@ -520,6 +520,7 @@ static int bury_row(Spool *spool, const SpoolBatch *batch, const Buf *block, uin
 {
     auto_block BlockReader reader = {0};
     auto_buf Buf line = BUF_INIT(1U << 20);
+    auto_free char *which = NULL;
     Row row = {0};
     int r = block_open(&reader, block->data, block->size);
 
@@ -529,7 +530,13 @@ static int bury_row(Spool *spool, const SpoolBatch *batch, const Buf *block, uin
         r = row_encode_ndjson(&row, &line);
     if (r < 0)
         return error_set(err, r, ERROR_CORRUPT, "a block is damaged");
-    return spool_dead_add(spool, row.source, row.symbol, row.ts_usec, reason, buf_str(&line), err);
+    /* A dead letter is kept once a time and reason: what else tells rows apart belongs to it, or the
+     * second revision of a bar, or the day's bar beside the minute's, would leave without a trace. */
+    which = str_printf("%s (%s %s, revision %u)", reason, row.interval, row_kind_name(row.kind),
+                       row.revision);
+    if (!which)
+        return error_oom(err);
+    return spool_dead_add(spool, row.source, row.symbol, row.ts_usec, which, buf_str(&line), err);
 }
 
 static int new_frozen(Spool *spool, const SpoolBatch *like, SpoolBatch *ret, Error *err)
