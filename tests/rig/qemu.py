@@ -8,6 +8,7 @@ later runs begin from a snapshot. Its network reaches nothing but the addresses 
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -25,7 +26,7 @@ LOCAL = {GOOGLE: "127.0.0.3", MARKET: "127.0.0.2"}
 SHELL = """[Unit]
 Description=A root shell on the second console
 [Service]
-ExecStart=/bin/sh -c 'stty raw -echo; exec bash --norc'
+ExecStart=/bin/sh -c 'stty raw -echo; PS1= exec bash --norc --noediting'
 StandardInput=tty-force
 StandardOutput=tty
 StandardError=tty
@@ -145,7 +146,8 @@ class Qemu:
         try:
             self.shell.sendall(f"( {script}\n) </dev/null 2>&1; printf '\\n{mark} %d\\n' $?\n".encode())
             deadline = time.monotonic() + timeout
-            while f"\n{mark} ".encode() not in got or not got.endswith(b"\n"):
+            end = re.compile(rf"\n{mark} (\d+)\r?\n".encode())
+            while not end.search(got):
                 self.shell.settimeout(max(0.1, deadline - time.monotonic()))
                 more = self.shell.recv(65536)
                 if not more or time.monotonic() > deadline:
@@ -155,10 +157,11 @@ class Qemu:
             self.shell.close()
             self.shell = None
             raise RigError(f"{script}: no end within {timeout} s ({err!r})") from None
-        text, _, status = got.decode("utf-8", "replace").replace("\r", "").rpartition(f"\n{mark} ")
-        if check and int(status):
-            raise RigError(f"{script}: status {status.strip()}\n{text}")
-        return int(status), text
+        status = int(end.search(got)[1])
+        text = got[:end.search(got).start()].decode("utf-8", "replace").replace("\r", "")
+        if check and status:
+            raise RigError(f"{script}: status {status}\n{text}")
+        return status, text
 
     def out(self, script, **kwargs):
         return self.sh(script, **kwargs)[1].strip()
