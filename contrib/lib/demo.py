@@ -176,8 +176,16 @@ def last_screen(machine, digest, version):
 
 def write_environment(directory, machine, build):
     """For tests/rig/enter --join: what a shell in the machine should know."""
+    # While agentd is down, status shows what it last recorded: here that lies elsewhere than on a real machine.
+    wrapper = directory / "bin" / "agentctl"
+    wrapper.parent.mkdir(exist_ok=True)
+    wrapper.write_text(f"""#!/bin/sh
+[ "$1" != status ] || {{ shift; set -- status --state-dir {shlex.quote(str(machine.dir / "agentd" / "state"))} "$@"; }}
+exec {shlex.quote(str(build / "agentctl"))} "$@"
+""")
+    wrapper.chmod(0o755)
     names = {
-        "PATH": f"{build}:{os.environ['PATH']}", "DBUS_SYSTEM_BUS_ADDRESS": machine.servers.bus.address,
+        "PATH": f"{wrapper.parent}:{build}:{os.environ['PATH']}", "DBUS_SYSTEM_BUS_ADDRESS": machine.servers.bus.address,
         "GCE_METADATA_HOST": f"127.0.0.1:{machine.cloud.port}", "DOCKER_HOST": f"unix://{machine.engine.socket}",
         "MERVIS_RECIPES_DIR": str(machine.recipes), "PS1": "mervis-demo# ",
     }
