@@ -23,6 +23,7 @@ from rig.cloud import Cloud  # noqa: E402
 from rig.machine import REGISTRY_HOST, rig_dir  # noqa: E402
 from rig.process import RigError, tail  # noqa: E402
 from rig.registry import Registry  # noqa: E402
+from rig.tls import Authority  # noqa: E402
 
 LIMIT = 240
 FULL = bool(os.environ.get("MERVIS_FULL"))
@@ -58,11 +59,17 @@ def scratch():
 
 
 @pytest.fixture(scope="session")
-def base():
+def authority():
+    """Made the certificate under which the registry answers to its real name."""
+    return Authority(scratch() / "tls", REGISTRY_HOST)
+
+
+@pytest.fixture(scope="session")
+def base(authority):
     build = os.environ.get("MERVIS_BUILD")
     if not build:
         pytest.exit("MERVIS_BUILD is not set: it names the directory of the built programs", 64)
-    return rig_vm.make_base(Path(build).resolve(), scratch())
+    return rig_vm.make_base(Path(build).resolve(), scratch(), authority=authority)
 
 
 @pytest.fixture(scope="session")
@@ -77,17 +84,17 @@ def registry():
 class World:
     """One machine and its cloud."""
 
-    def __init__(self, base, registry):
+    def __init__(self, base, registry, authority):
         self.dir = rig_dir() / "instance" / f"m{next(NUMBERS)}"
         self.registry = registry
-        self.cloud = Cloud(self.dir / "cloud", registry)
+        self.cloud = Cloud(self.dir / "cloud", registry, options=authority.options)
         self.vm = rig_vm.Vm(base, self.dir / "vm", name=self.dir.name)
         self.instances = itertools.count(1)
 
     def plan(self, **parts):
-        """A plan with these parts of `system`, or of the top level."""
-        top = {"version": 1, "endpoints": {host: self.cloud.url for host in (
-            "secretmanager.googleapis.com", REGISTRY_HOST)}}
+        """A plan with these parts of `system`, or of the top level. The registry needs no endpoint: it is reached by its
+        name, over TLS."""
+        top = {"version": 1, "endpoints": {"secretmanager.googleapis.com": self.cloud.url}}
         system = {key: parts.pop(key) for key in ("timezone", "swap", "files", "scripts") if key in parts}
         return {**top, **({"system": system} if system else {}), **parts}
 
@@ -122,24 +129,24 @@ class World:
         self.cloud.kill()
 
 
-def begin(base, registry):
-    made = World(base, registry)
+def begin(base, registry, authority):
+    made = World(base, registry, authority)
     made.cloud.start()
     os.environ.pop("GCE_METADATA_HOST", None)  # the machine has its own
     return made
 
 
 @pytest.fixture
-def world(base, registry):
+def world(base, registry, authority):
     """A machine that was never booted, and its running cloud."""
-    made = begin(base, registry)
+    made = begin(base, registry, authority)
     yield made
     made.close()
 
 
 @pytest.fixture(scope="module")
-def booted(base, registry):
-    made = begin(base, registry)
+def booted(base, registry, authority):
+    made = begin(base, registry, authority)
     made.vm.boot()
     yield made
     made.close()

@@ -3,6 +3,7 @@
 
 import re
 import socket
+import ssl
 import time
 import traceback
 
@@ -53,12 +54,16 @@ class Cloud:
             "storage": self.registry.handle_storage,
         }
 
-    def listen(self, address, port, more=()):
+    def listen(self, address, port, more=(), tls=(), certificate=None):
         server = Server(self)
         port = server.listen(address, port)
         self.registry.storage_port = server.listen(address, 0, storage=True)
         for other_address, other_port in more:
             server.listen(other_address, other_port)
+        for tls_address, tls_port in tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.listen(tls_address, tls_port, tls=context)
         self._open_blackhole(address)
         server.run()
         return port

@@ -33,6 +33,7 @@ class Ledger:
             "service": service, "method": request.method, "path": request.raw_path,
             "query": SECRET_QUERY.sub(r"\1=REDACTED", request.raw_query),
             "status": status, "host": request.host, "connection": request.conn.number,
+            "tls": request.conn.is_tls, "agent": request.headers.get("user-agent", ""),
             "request_bytes": request.body_bytes, **request.note, **extra,
         }
         host = request.note.get("host", request.host)

@@ -170,7 +170,8 @@ class Registry:
 
     def _challenge(self, request, name, actions="pull", failure=None):
         form = self.options["registry_challenge"]
-        parts = [f'realm="http://{request.host}/v2/token"']
+        scheme = "https" if request.conn.is_tls else "http"
+        parts = [f'realm="{scheme}://{request.host}/v2/token"']
         if form in ("full", "no-scope"):
             parts.append(f'service="{request.host}"')
         if form in ("full", "no-service") and name:

@@ -8,6 +8,7 @@ answer; a double that serves crash loops needs both to be cheap and exact.
 import json
 import select
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -184,6 +185,7 @@ class Connection:
             self.number = Connection.count
         self.sock = sock
         self.peer = peer
+        self.is_tls = isinstance(sock, ssl.SSLSocket)
         self.storage = storage  # accepted on the second "host" that blobs are redirected to
         self.opened = time.time()
         self.hosts = set()
@@ -211,6 +213,8 @@ class Connection:
         """True when the peer has closed: asked by handlers that wait."""
         try:
             ready, _, _ = select.select([self.sock], [], [], 0)
+            if self.is_tls:
+                return False  # nobody may peek into it; a write will tell
             return bool(ready) and not self.sock.recv(1, socket.MSG_PEEK)
         except (OSError, ValueError):
             return True
@@ -310,20 +314,21 @@ class Server:
         self.app = app
         self.sockets = []
 
-    def listen(self, address, port, storage=False):
+    def listen(self, address, port, storage=False, tls=None):
+        """TLS: an ssl.SSLContext; the handshake is made by the connection's own thread."""
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((address, port))
         sock.listen(1024)
-        self.sockets.append((sock, storage))
+        self.sockets.append((sock, storage, tls))
         return sock.getsockname()[1]
 
     def run(self):
-        for sock, storage in self.sockets:
-            threading.Thread(target=self._accept, args=(sock, storage), daemon=True).start()
+        for listener in self.sockets:
+            threading.Thread(target=self._accept, args=listener, daemon=True).start()
 
-    def _accept(self, sock, storage):
+    def _accept(self, sock, storage, tls):
         while True:
             try:
                 peer, address = sock.accept()
@@ -331,10 +336,16 @@ class Server:
                 time.sleep(0.05)  # out of descriptors: some will come back
                 continue
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=self._serve, args=(peer, address, storage),
+            threading.Thread(target=self._serve, args=(peer, address, storage, tls),
                              daemon=True).start()
 
-    def _serve(self, sock, address, storage):
+    def _serve(self, sock, address, storage, tls):
+        if tls:
+            try:
+                sock = tls.wrap_socket(sock, server_side=True)
+            except OSError:  # whoever does not trust us goes away
+                sock.close()
+                return
         conn = Connection(sock, address, storage)
         try:
             while True:

@@ -33,8 +33,9 @@ def root_archive():
     return path
 
 
-def make_base(build, directory, tar=None):
-    """The lower layers of every machine's disk: Debian, and on it what `make install` installs."""
+def make_base(build, directory, tar=None, authority=None):
+    """The lower layers of every machine's disk: Debian, and on it what `make install` installs, and trust in an
+    authority's certificates; without one the registry is spoken to in the clear."""
     debian, programs = Path(directory) / "debian", Path(directory) / "programs"
     for path in (debian, programs):
         path.mkdir(parents=True, exist_ok=True)
@@ -47,10 +48,13 @@ def make_base(build, directory, tar=None):
     etc = programs / "etc"
     (etc / "docker").mkdir(parents=True, exist_ok=True)
     (etc / "docker/daemon.json").write_text(json.dumps({
-        "insecure-registries": ["asia-northeast3-docker.pkg.dev"], "log-driver": "json-file",
+        "insecure-registries": [] if authority else ["asia-northeast3-docker.pkg.dev"], "log-driver": "json-file",
         "exec-opts": ["native.cgroupdriver=cgroupfs"]}))
+    if authority:
+        authority.trusted_in(debian, programs)
+    registry = "199.36.153.8" if authority else "127.0.0.1"
     (etc / "hosts").write_text("127.0.0.1 localhost\n169.254.169.254 metadata.google.internal\n"
-                               "127.0.0.1 asia-northeast3-docker.pkg.dev\n")
+                               f"{registry} asia-northeast3-docker.pkg.dev\n")
     system = etc / "systemd/system"
     for unit in ("agentd", "crawlerd"):
         drop_in = system / f"{unit}.service.d"
