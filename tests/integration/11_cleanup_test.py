@@ -79,31 +79,40 @@ def ids(machine):
 def test_a_machine_full_of_zombies_is_cleaned_as_predicted(machine):
     boot(machine)
     keep = ids(machine)
-    old = [pull_ours(machine, f"z{n}", ballast=4 << 20) for n in range(6)]
-    foreign = [pull(machine, f"foreign/app{n}", image.app(f"f{n}"), "v1") for n in range(3)]
-    lost = [dangling(machine, f"lost{n}") for n in range(3)]
-    machine.engine.run("theirs-running", foreign[0])
-    machine.engine.request("POST", "/containers/create?name=theirs-stopped", body={"Image": old[0]}).expect(201)
-    zombie(machine, "mervis.stale", old[1])
+    old = [pull_ours(machine, f"z{n}", ballast=512 << 10) for n in range(50)]
+    used = [pull(machine, f"foreign/used{n}", image.app(f"u{n}"), "v1") for n in range(10)]
+    unused = [pull(machine, f"foreign/app{n}", image.app(f"f{n}"), "v1") for n in range(10)]
+    lost = [dangling(machine, f"lost{n}") for n in range(5)]
+    # Half of the foreign ones are used by what runs, the others by what is stopped.
+    for n, one in enumerate(used):
+        if n % 2:
+            machine.engine.run(f"theirs-{n}", one)
+        else:
+            machine.engine.request("POST", f"/containers/create?name=theirs-{n}", body={"Image": one}).expect(201)
+    machine.engine.request("POST", "/containers/create?name=theirs-of-ours", body={"Image": old[0]}).expect(201)
+    for n in range(3):
+        zombie(machine, f"mervis.stale{n}", old[n + 1])
     aged(machine)
 
     predicted = cleanup(machine, "--dry-run")
     assert predicted["dry_run"] and predicted["removed"] == 0 and predicted["freed_bytes"] == 0
     to_go = [one["id"] for one in predicted["images"] if one["action"] == "remove"]
     assert set(to_go) == set(old[1:] + lost), predicted
-    assert [one["name"] for one in predicted["containers"]] == ["mervis.stale"]
+    assert sorted(one["name"] for one in predicted["containers"]) == [f"mervis.stale{n}" for n in range(3)]
     why = {one["id"]: one["why"] for one in predicted["images"]}
-    assert why[old[0]] == "in use" and why[foreign[0]] == "in use" and why[foreign[1]] == "foreign"
+    assert {why[one] for one in [old[0], *used]} == {"in use"} and {why[one] for one in unused} == {"foreign"}
     before, free_before = ids(machine), free_bytes(machine)
-    assert before == keep | set(old) | set(foreign) | set(lost), "a dry run removes nothing"
+    assert before == keep | set(old + used + unused + lost), "a dry run removes nothing"
 
     shown = machine.agentctl("cleanup", "--dry-run").stdout
-    assert f"{len(to_go)} images would be removed, with 1 stopped container" in shown and "foreign" in shown, shown
+    assert f"{len(to_go)} images would be removed, with 3 stopped containers" in shown and "foreign" in shown, shown
     assert all(len(line) <= 80 for line in shown.splitlines()), shown
     done = cleanup(machine)
     assert done["removed"] == len(to_go), done
     assert ids(machine) == before - set(to_go)
-    assert machine.engine.inspect("mervis.stale") is None and machine.engine.inspect("theirs-stopped")
+    assert ids(machine) == keep | {old[0]} | set(used + unused)
+    names = {one["Names"][0].lstrip("/") for one in machine.engine.containers()}
+    assert names == {"mervis", "theirs-of-ours"} | {f"theirs-{n}" for n in range(10)}
     gained = free_bytes(machine) - free_before
     assert done["freed_bytes"] > 20 << 20 and abs(gained - done["freed_bytes"]) < 8 << 20, (gained, done)
     images = machine.status()["images"]

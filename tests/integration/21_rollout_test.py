@@ -11,8 +11,21 @@ from rollout_kit import (DYING_APP, SLOW_APP, boot, containers, events, full, id
                          shown, unpublished, wait_alone, wait_message, wait_state, watched)
 
 
+def wait_left(machine, *digests):
+    """Wait until a cleanup has left exactly these images of the repository."""
+    repository = machine.image.rpartition(":")[0]
+
+    def left():
+        machine.agentctl("cleanup", timeout=60)
+        return {reference.partition("@")[2] for one in machine.engine.images() for reference in one["RepoDigests"] or []
+                if reference.startswith(f"{repository}@")}
+    wait_for(f"only {[digest[:19] for digest in digests]}", lambda: left() == set(digests), 30, 0.5)
+
+
 def test_seven_images_and_what_becomes_of_each(machine):
-    boot(machine, [quick(machine, update={"check": "10s", "settle": "12s"})])
+    first = boot(machine, [quick(machine, update={"check": "10s", "settle": "12s"})],
+                 images={"min_age": "0s", "keep_previous": 1})
+    wait_left(machine, first)
 
     # v2 is healthy: it runs; the old one is kept, stopped, until it has settled.
     with watched() as seen:
@@ -23,6 +36,7 @@ def test_seven_images_and_what_becomes_of_each(machine):
     assert containers(machine) == {"mervis": "running", "mervis.previous": "exited"}
     downtime = after["downtime_usec"] / 1e6
     assert 0 < downtime < 5 and abs(downtime - seen["longest"]) < 0.7, (downtime, seen)
+    wait_left(machine, first, good)
 
     # v3 crashes.
     crashing = push(machine, "3", broken="crash")
@@ -31,17 +45,20 @@ def test_seven_images_and_what_becomes_of_each(machine):
     assert machine.page()["version"] == "2" and machine.running_digest() == good
     assert quarantined(machine)[crashing]["digest_is_bad"] is True
     assert said["downtime_usec"] > 0
+    wait_left(machine, first, good)
 
     # v4 runs, and is never healthy.
     never = push(machine, "4", broken="never-ready")
     wait_message(machine, "rolled back", "answered HTTP 404", never[:19])
     assert machine.page()["version"] == "2" and set(quarantined(machine)) == {crashing, never}
+    wait_left(machine, first, good)
 
     # v5 is healthy, and falls into a crash loop afterwards.
     loops = push(machine, image.app("5", check=False, files={"app": (DYING_APP.encode(), 0o755)}))
     wait_message(machine, "rolled back", "crash loop: it ended 3 times", loops[:19])
     machine.wait_page(version="2")
     assert machine.running_digest() == good and loops in quarantined(machine)
+    wait_left(machine, first, good)
 
     # v6 is for another processor: refused before it is pulled, and nothing to quarantine.
     before = identity(machine)
@@ -49,6 +66,7 @@ def test_seven_images_and_what_becomes_of_each(machine):
     said = wait_message(machine, "linux/arm64", "linux/amd64")
     assert "docker buildx build --platform linux/amd64" in said["remedy"]
     assert identity(machine) == before and len(quarantined(machine)) == 3
+    wait_left(machine, first, good)
 
     # v7's tag is gone: the nearest are named.
     gone = push(machine, "7")
@@ -60,6 +78,7 @@ def test_seven_images_and_what_becomes_of_each(machine):
     look(machine)
     wait_message(machine, 'no tag "stable"', "stable-2")
     assert identity(machine) == before and machine.page()["version"] == "7"
+    wait_left(machine, good, gone)
 
     # And a good one ends all that.
     last = push(machine, "8")
@@ -67,6 +86,7 @@ def test_seven_images_and_what_becomes_of_each(machine):
     wait_state(machine, "settled", timeout=30)
     assert shown(machine)["message"] is None and machine.running_digest() == last
     wait_alone(machine)
+    wait_left(machine, gone, last)
 
 
 @full

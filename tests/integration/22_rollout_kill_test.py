@@ -122,20 +122,38 @@ def test_the_verdict_of_a_release_survives_a_kill_while_it_is_proved(machine):
     wait_alone(machine)
 
 
-@pytest.mark.parametrize("point", ["after-pulling", "after-switching", "after-stop-in-switching", "after-proving",
-                                   "before-committed"] if FULL else ["after-stop-in-switching", "after-proving"])
-def test_agentd_and_engine_killed_at_the_same_time(machine, point):
+@pytest.mark.parametrize("points", parts(FORWARD, 5) if FULL else [["after-stop-in-switching"], ["after-proving"]],
+                         ids=lambda points: points[0])
+def test_agentd_and_engine_killed_at_the_same_time(machine, points):
     boot(machine)
-    crash_at(machine, point)
-    digest = push(machine, "2")
-    wait_crash(machine, point)
-    restart_engine(machine)
-    come_back(machine)
-    look(machine)
-    machine.wait_page(version="2")
-    wait_state(machine, "settled")
-    assert machine.running_digest() == digest
-    wait_alone(machine)
+    for number, point in enumerate(points, 2):
+        crash_at(machine, point)
+        wait_state(machine, "settled")
+        digest = push(machine, str(number))
+        wait_crash(machine, point)
+        restart_engine(machine)
+        come_back(machine)
+        look(machine)
+        machine.wait_page(version=str(number))
+        wait_state(machine, "settled")
+        assert machine.running_digest() == digest and shown(machine)["quarantined"] == [], point
+        wait_alone(machine)
+
+
+@full
+@pytest.mark.parametrize("points", parts(BACK, 3), ids=lambda points: points[0])
+def test_agentd_and_engine_killed_at_the_same_time_on_the_way_back(machine, points):
+    good = boot(machine)
+    for number, point in enumerate(points, 2):
+        crash_at(machine, point)
+        bad = push(machine, str(number), broken="crash")
+        wait_crash(machine, point)
+        restart_engine(machine)
+        come_back(machine)
+        machine.wait_page(version="1")
+        wait_message(machine, "was rolled back", "it exited with status 3")
+        assert machine.running_digest() == good and bad in quarantined(machine), point
+        wait_alone(machine)
 
 
 @full
@@ -158,6 +176,49 @@ def test_the_engine_killed_while_a_release_is_proved_condemns_nobody(machine):
     machine.wait_page(version="2")
     wait_state(machine, "settled")
     assert machine.running_digest() == digest and shown(machine)["quarantined"] == []
+    wait_alone(machine)
+
+
+# Takes SIGTERM for a suggestion, so that whatever stops it takes its time.
+STUBBORN = """#!/bin/sh
+trap '' TERM
+mkdir -p /tmp/www
+printf 'version=%s\\n' "$(cat /version)" >/tmp/www/index.html
+httpd -f -p 8080 -h /tmp/www &
+while :; do sleep 1; done
+"""
+
+
+def stubborn(version):
+    return image.app(version, check=False, files={"app": (STUBBORN.encode(), 0o755)})
+
+
+@full
+def test_the_engine_killed_while_it_stops_what_ran(machine):
+    boot(machine, [quick(machine, stop_timeout="6s")], version=stubborn("1"))
+    digest = push(machine, "2")
+    wait_for("switch", lambda: shown(machine)["state"] == "switching", 20, 0.01)
+    time.sleep(1)
+    restart_engine(machine)
+    machine.wait_page(version="2")
+    wait_state(machine, "settled")
+    assert machine.running_digest() == digest and shown(machine)["quarantined"] == []
+    wait_alone(machine)
+
+
+@full
+def test_the_engine_killed_on_the_way_back(machine):
+    good = boot(machine, [quick(machine, stop_timeout="6s", health={
+        "http": "http://127.0.0.1:8080/sub", "interval": "500ms", "retries": 2, "start_period": "2s"})],
+        version=image.app("1", check=False, files={"app": (STUBBORN.replace("/tmp/www\n", "/tmp/www; touch /tmp/www/sub\n")
+                                                           .encode(), 0o755)}))
+    bad = push(machine, stubborn("2"))
+    wait_for("way back", lambda: shown(machine)["state"] == "rolling-back", 30, 0.01)
+    time.sleep(1)
+    restart_engine(machine)
+    machine.wait_page(version="1")
+    wait_message(machine, "was rolled back", "answered HTTP 404")
+    assert machine.running_digest() == good and bad in quarantined(machine)
     wait_alone(machine)
 
 
