@@ -86,21 +86,15 @@ static void check_container_secrets(FieldContext *context, const PlanContainer *
         need_secret(context, file->secret, "containers[%zu].secret_files[%zu].secret", i, j++);
 }
 
-static void check_crawl_secrets(FieldContext *context, const json_t *value)
+/* Where in it is crawlerd's to say: `crawl` has no fixed places here. */
+static void check_crawl_secrets(FieldContext *context, const Plan *plan)
 {
-    const json_t *name = json_object_get(value, "secret"), *item;
-    const char *key;
-    size_t i;
+    auto_(strv_freep) char **names = NULL;
 
-    /* Where in it is crawlerd's to say: `crawl` has no fixed places here. */
-    if (json_object_size(value) == 1 && json_is_string(name)) {
-        need_secret(context, json_string_value(name), "crawl");
-        return;
-    }
-    json_object_foreach ((json_t *)value, key, item)
-        check_crawl_secrets(context, item);
-    json_array_foreach (value, i, item)
-        check_crawl_secrets(context, item);
+    if (plan_crawl_secrets(plan, &names) < 0)
+        field_error(context, "crawl", "out of memory");
+    STRV_FOREACH (name, names)
+        need_secret(context, *name, "crawl");
 }
 
 static void check_secrets(FieldContext *context, const Plan *plan)
@@ -113,7 +107,7 @@ static void check_secrets(FieldContext *context, const Plan *plan)
     i = 0;
     PLAN_FOREACH (PlanNotify, notify, plan->notify)
         need_secret(context, notify->secret, "notify[%zu].secret", i++);
-    check_crawl_secrets(context, plan->crawl);
+    check_crawl_secrets(context, plan);
 }
 
 static bool overlap(const PlanPort *a, const PlanPort *b)

@@ -259,6 +259,10 @@ static void rules_between_parts_are_held(void **state)
                  "\"rolled-back\"?\n");
     assert_fault("{\"version\": 1, \"crawl\": {\"jobs\": [{\"key\": {\"secret\": \"s\"}}]}}",
                  "crawl: no secret \"s\" in \"secrets\": declare it there\n");
+    assert_fault(
+        "{\"version\": 1, \"secrets\": [{\"name\": \"kis\", \"secret\": \"K\"}], \"crawl\": "
+        "{\"jobs\": [{\"recipe\": \"keyed\", \"secret\": \"kiss\"}]}}",
+        "crawl: no secret \"kiss\" in \"secrets\"; did you mean \"kis\"?\n");
     assert_fault("{\"version\": 1, \"endpoints\": {\"a.example\": \"http://10.0.0.1/\"}}",
                  "endpoints[\"a.example\"]: expected an \"https://HOST[:PORT][/PATH]\", or "
                  "\"http://\" and a loopback address, found \"http://10.0.0.1/\"\n");
