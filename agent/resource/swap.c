@@ -90,6 +90,22 @@ static int swap_declare(ResourceContext *context, const Plan *plan, Error *err)
 
 /* --- Observing ------------------------------------------------------------------------------- */
 
+/* The kernel writes a blank of a path as "\\040". */
+static bool is_same_path(const char *listed, const char *path)
+{
+    while (*listed && *path) {
+        char c = *listed++;
+
+        if (c == '\\' && strspn(listed, "01234567") >= 3) {
+            c = (char)((listed[0] - '0') << 6 | (listed[1] - '0') << 3 | (listed[2] - '0'));
+            listed += 3;
+        }
+        if (c != *path++)
+            return false;
+    }
+    return !*listed && !*path;
+}
+
 /* Size of the active swap at that path, 0 when it is off. A line is "PATH TYPE KIB USED PRIORITY".
  */
 static int read_active(const char *path, uint64_t *ret_bytes, Error *err)
@@ -109,7 +125,8 @@ static int read_active(const char *path, uint64_t *ret_bytes, Error *err)
         auto_(strv_freep) char **words = str_split(*line, " \t");
         uint64_t kib;
 
-        if (strv_length(words) >= 3 && streq(words[0], path) && parse_u64(words[2], &kib) >= 0)
+        if (strv_length(words) >= 3 && is_same_path(words[0], path) &&
+            parse_u64(words[2], &kib) >= 0)
             *ret_bytes = kib << 10;
     }
     return 0;

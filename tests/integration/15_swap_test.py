@@ -2,6 +2,7 @@
 """Swap files on file systems that want them made in their own way."""
 
 import fcntl
+import json
 import os
 import struct
 import subprocess
@@ -21,7 +22,8 @@ def flags_of(path):
 
 
 def is_on(path):
-    return any(line.split()[0] == str(path) for line in open("/proc/swaps", encoding="utf-8"))
+    listed = str(path).replace(" ", "\\040")
+    return any(line.split()[0] == listed for line in open("/proc/swaps", encoding="utf-8"))
 
 
 @pytest.fixture(params=["btrfs", "ext4"])
@@ -38,18 +40,20 @@ def rooted(machine, request):
     machine.kind = request.param
     yield machine
     machine.agentd.kill()
-    subprocess.run(["swapoff", str(machine.root / "swapfile")], check=False, capture_output=True)
+    subprocess.run(["swapoff", str(machine.root / "swap file")], check=False, capture_output=True)
     run(["umount", "/proc/sys/vm/swappiness"])
     run(["umount", "-l", machine.root])
 
 
 def test_a_swap_file_is_made_resized_and_removed_without_copy_on_write(rooted):
-    machine, path = rooted, rooted.root / "swapfile"
-    system = {"swap": {"size": "17MiB", "path": "/swapfile", "swappiness": 10}}
+    machine, path = rooted, rooted.root / "swap file"
+    system = {"swap": {"size": "17MiB", "path": "/swap file", "swappiness": 10}}
     machine.put_plan(machine.make_plan(containers=[], secrets=[], system=system))
     machine.start(machine.agentd)
     wait_for("the swap", lambda: is_on(path), 30)
     wait_for("the end of it", lambda: machine.status()["resources"][0]["state"] == "ok", 10)
+    assert [one["action"] for one in json.loads(machine.agentctl("apply", "--dry-run", "--json").stdout)
+            if one["kind"] == "swap"] == ["none"]
     made = os.stat(path)
     assert (made.st_mode & 0o7777, made.st_size, made.st_uid) == (0o600, SIZE, 0)
     assert made.st_blocks * 512 >= SIZE, "no holes"
