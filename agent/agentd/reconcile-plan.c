@@ -60,6 +60,11 @@ static int declare_all(Reconciler *reconciler, Plan *plan, uint64_t generation, 
     return 0;
 }
 
+static bool is_left_alone(const Resource *resource)
+{
+    return resource->ops->left_alone && !(resource->ops->goes && resource->ops->goes(resource));
+}
+
 static void say_left_alone(Reconciler *reconciler, const Resource *resource)
 {
     auto_free char *text = str_printf("%s %s left the plan: %s", resource->ops->kind,
@@ -108,7 +113,7 @@ static void take_over(Reconciler *reconciler)
 
         LIST_REMOVE(works, former, old);
         if (!new_) {
-            if (old->resource->ops->left_alone)
+            if (is_left_alone(old->resource))
                 say_left_alone(reconciler, old->resource);
             leave(reconciler, old);
             continue;

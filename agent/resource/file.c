@@ -8,6 +8,7 @@
 #include <grp.h>
 #include <pwd.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "agent/base/file.h"
 #include "agent/base/parse.h"
@@ -193,6 +194,39 @@ static void file_apply(Resource *resource)
     resource_finish(resource, write_file(resource, &err) < 0 ? &err : NULL);
 }
 
+/* The value of a secret stays nowhere when nobody asks for it any more. */
+static bool file_goes(const Resource *resource)
+{
+    return ((const PlanFile *)resource->item)->secret;
+}
+
+static int remove_file(const Resource *resource, Error *err)
+{
+    const PlanFile *plan = resource->item;
+    auto_close int dir_fd = -EBADF;
+    const char *name;
+    struct stat st;
+    int r;
+
+    r = dir_open_parent(resource->context->root, plan->path, /* create= */ false, &dir_fd, &name,
+                        err);
+    if (r < 0)
+        return r;
+    if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode))
+        return 0; /* gone already, or somebody else's */
+    if (unlinkat(dir_fd, name, 0) < 0)
+        return error_errno(err, errno, "remove %s", plan->path);
+    return fsync(dir_fd) < 0 ? error_errno(err, errno, "sync the directory of %s", plan->path) : 0;
+}
+
+static void file_remove(Resource *resource)
+{
+    auto_error Error err = {0};
+    int r = file_goes(resource) ? remove_file(resource, &err) : 0;
+
+    resource_finish(resource, r < 0 && r != -ENOENT ? &err : NULL);
+}
+
 static bool file_uses_secret(const Resource *resource, const char *name)
 {
     return streq_ptr(((const PlanFile *)resource->item)->secret, name);
@@ -204,6 +238,8 @@ const ResourceOps resource_file = {
     .declare = file_declare,
     .check = file_check,
     .apply = file_apply,
+    .remove = file_remove,
+    .goes = file_goes,
     .uses_secret = file_uses_secret,
     .left_alone = "the file stays as it is",
 };

@@ -70,6 +70,7 @@ typedef struct ResourceOps {
      * it is left alone. `left_alone` says what stays. */
     void (*remove)(Resource *resource);
     const char *left_alone;
+    bool (*goes)(const Resource *resource); /* this one does all the same; NULL: none */
 
     /* The item in the status document (agent/io/status-keys.h). NULL: the general one. Containers
      * and secrets have their own lists. */

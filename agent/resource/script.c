@@ -373,9 +373,10 @@ static int on_properties(sd_bus_message *reply, void *userdata, sd_bus_error *er
     int r;
 
     item->call = sd_bus_slot_unref(item->call);
-    if (sd_bus_message_is_method_error(reply, NULL))
-        item->result = (ScriptResult){.active = "inactive"}; /* it does not run and has no result */
-    else if ((r = read_properties(reply, &item->result)) < 0) {
+    /* A unit that nobody knows answers, too: it is inactive. */
+    r = sd_bus_message_is_method_error(reply, NULL) ? -sd_bus_message_get_errno(reply)
+                                                    : read_properties(reply, &item->result);
+    if (r < 0) {
         finish_bus(resource, r, "read its unit");
         return 0;
     }

@@ -109,9 +109,12 @@ def test_a_symbolic_link_in_the_path_of_a_file_is_refused(shared):
 
 
 def test_what_leaves_the_plan_is_left_alone_and_said(shared):
-    shared.put_and_settle(files=[{"path": "/etc/motd", "content": "hello\n"}])
+    shared.put_and_settle(files=[{"path": "/etc/motd", "content": "hello\n"}, {"path": "/etc/left.key", "secret": "app-key"}],
+                          secrets=[{"name": "app-key", "secret": "APP_KEY"}])
+    assert shared.vm.out("stat -c %a /etc/left.key") == "400"
     shared.put_and_settle(timezone="Asia/Seoul")
     assert shared.vm.out("cat /etc/motd") == "hello"
+    assert shared.vm.sh("test -e /etc/left.key", check=False).returncode == 1, "the value of a secret stays nowhere"
     assert "file /etc/motd left the plan: the file stays as it is" in shared.vm.journal("-u agentd")
     assert not shared.vm.out("ls /run/mervis-agent/secrets/.store"), "the values of secrets go"
 
