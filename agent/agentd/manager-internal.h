@@ -58,6 +58,7 @@ struct Manager {
     Backoff claim_backoff;
     CloudOp *reread;
     bool plan_removed;
+    char *plan_missing; /* where none was found, while none was ever in force */
     bool plan_applied;
     bool resuming;
     bool looked; /* at all of it, since we started */

@@ -306,6 +306,10 @@ static void judge(Manager *m, const char *text, size_t size, const char *sha256,
 static void on_plan_removed(Manager *m, const CloudSnapshot *snapshot)
 {
     drop_candidate(m);
+    if (m->generation.number == 0 && !streq_ptr(m->plan_missing, snapshot->plan_where)) {
+        log_info("no plan is set: looked for %s", snapshot->plan_where);
+        (void)!str_set(&m->plan_missing, snapshot->plan_where);
+    }
     if (m->generation.number == 0 || m->plan_removed)
         return;
     m->plan_removed = true;
@@ -342,6 +346,8 @@ void manager_take_snapshot_plan(Manager *m, const CloudSnapshot *snapshot)
     if (plan_hash(snapshot->plan, snapshot->plan_size, sha256) < 0)
         return;
     m->plan_removed = false;
+    free(m->plan_missing);
+    m->plan_missing = NULL;
     if (streq_ptr(m->generation.sha256, sha256)) {
         on_plan_unchanged(m);
         return;

@@ -416,6 +416,7 @@ Manager *manager_free(Manager *m)
     generation_done(&m->candidate);
     generation_done(&m->generation);
     free(m->refused_sha256);
+    free(m->plan_missing);
     free(m->instance_id);
     timer_free(m->status);
     timer_free(m->drain);

@@ -89,7 +89,8 @@ bool manager_is_ready(const Manager *m, char **ret_reason)
         *ret_reason = strdup(m->preempted ? "preempted" : "stopping");
         return false;
     }
-    /* Where one was in force before, what it brought may serve well although we do not look at it. */
+    /* Where one was in force before, what it brought may serve well although we do not look at it.
+     */
     if (!m->context.plan && (m->context.first_boot || m->waiting_for_identity)) {
         *ret_reason = strdup("no plan is in force yet");
         return false;
@@ -152,6 +153,7 @@ static const char *plan_outcome(const Manager *m)
 static json_t *describe_plan(Manager *m, size_t max_errors)
 {
     const char *message = NULL, *remedy = NULL;
+    auto_free char *missing = NULL, *set_it = NULL;
     json_auto_t *plan = json_object();
 
     if (m->state.trouble.code < 0) {
@@ -166,6 +168,11 @@ static json_t *describe_plan(Manager *m, size_t max_errors)
     } else if (m->refused_sha256) {
         message = "the newest plan was refused";
         remedy = "correct the plan: agentctl plan show lists every fault";
+    } else if (m->plan_missing) {
+        missing = str_printf("no plan is set: looked for %s", m->plan_missing);
+        set_it = cloud_cure(m->cloud, CLOUD_TROUBLE_NO_PLAN);
+        message = missing;
+        remedy = set_it;
     } else if (m->plan_removed) {
         message = "the plan is gone from the metadata; the last one stays in force";
         remedy = "set the attribute mervis-plan again";

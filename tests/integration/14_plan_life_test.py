@@ -54,6 +54,18 @@ def judged(machine):
     return machine
 
 
+def test_a_machine_without_a_plan_says_where_one_was_looked_for_and_is_not_ready(machine):
+    machine.start(machine.agentd)
+    status = wait_for("what is missing", lambda: next(
+        (one for one in [machine.status()] if one["plan"]["message"]), None), 15)
+    assert "no plan is set: looked for instance attribute mervis-plan" in status["plan"]["message"]
+    assert "gcloud compute instances add-metadata mervis-1" in status["plan"]["remedy"]
+    assert status["ready"] is False and status["ready_reason"] == "no plan is in force yet"
+    machine.put_plan(plan(machine, "at last"))
+    wait_said(machine, "at last")
+    wait_for("ready", lambda: machine.status()["ready"] and machine.status()["plan"]["message"] is None, 10)
+
+
 def test_a_refused_crawl_then_a_good_one_then_another_plan(machine):
     """Each candidate goes as it came: nothing of a refused one is left, and nothing is used after it was freed."""
     machine.put_plan(plan(machine, "first"))
