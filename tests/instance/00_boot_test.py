@@ -134,3 +134,23 @@ def test_a_preemption_that_was_told_while_agentd_was_not_there_is_seen_at_its_st
     status = world.vm.status()
     assert status["vm"]["preempted"] is True and status["ready"] is False and status["ready_reason"] == "preempted"
     assert world.vm.power_off() < 10
+
+
+def test_a_crash_loop_slows_down_and_a_start_by_hand_is_at_once(world):
+    vm = world.vm
+    vm.boot()
+    vm.sh("""mkdir -p /run/systemd/system/agentd.service.d
+        printf '[Service]\\nExecStart=\\nExecStart=/bin/false\\n' >/run/systemd/system/agentd.service.d/loop.conf
+        systemctl daemon-reload; systemctl restart agentd || true""")
+    # The fourth restart and the fifth wait 2 s and 4 s on top of the unit's own 2 s.
+    wait_for("a pause", lambda: "starting in 4 s" in vm.journal("-u agentd"), 40)
+    tries = [float(line.split()[0]) for line in vm.out("journalctl -u agentd -o short-unix").splitlines()
+             if "Scheduled restart job" in line]
+    gaps = [after - before for before, after in zip(tries, tries[1:])]
+    assert len(gaps) >= 4 and max(gaps[:3]) < 3.5 < gaps[-1], gaps
+
+    vm.sh("rm /run/systemd/system/agentd.service.d/loop.conf; systemctl daemon-reload")
+    began = time.monotonic()
+    vm.sh("systemctl restart agentd")
+    assert time.monotonic() - began < 3
+    assert vm.out("systemctl is-active agentd") == "active"

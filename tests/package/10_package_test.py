@@ -129,6 +129,7 @@ def test_lintian_has_nothing_to_say_that_is_not_argued(deb):
 def test_it_holds_all_that_was_made(deb):
     names = [line.split()[5] for line in run(["dpkg-deb", "-c", deb]).stdout.splitlines()]
     for name in ("usr/sbin/agentd", "usr/sbin/statusd", "usr/bin/agentctl", "usr/bin/crawlerd",
+                 "usr/libexec/mervis-agent/restart-pause",
                  "lib/systemd/system/agentd.service", "lib/systemd/system/crawlerd.service",
                  "usr/lib/sysusers.d/mervis-agent.conf", "usr/lib/tmpfiles.d/mervis-agent.conf",
                  "usr/share/dbus-1/system.d/io.mervis.Agent1.conf", "usr/share/dbus-1/system.d/io.mervis.Crawler1.conf",
