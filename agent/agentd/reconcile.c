@@ -103,6 +103,9 @@ static void tell_failure(ResourceWork *work, const Error *err, const char *verdi
     const char *fields[] = {kind, NULL};
 
     work->failures++;
+    if (streq_ptr(resource->told, error_text(err)) &&
+        str_set(&work->said_text, error_text(err)) < 0)
+        return;
     if (streq_ptr(work->said_text, error_text(err))) {
         log_debug("%s %s: %s; %s (attempt %u)", resource->ops->kind, resource->name,
                   error_text(err), verdict, work->failures);

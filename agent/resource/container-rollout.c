@@ -500,8 +500,9 @@ static void tell_rollback(Container *c, const Release *bad, Error *err)
 
     container_explain_quarantine(c, bad, err);
     resource_event(c->resource, LOG_LEVEL_ERROR, "rolled-back",
-                   FIELDS("MERVIS_STATE=rolled-back", digest), "%s (downtime %s)", error_text(err),
-                   time_format_span(span, c->slot.downtime_usec));
+                   FIELDS("MERVIS_STATE=rolled-back", digest), "%s (downtime %s; remedy: %s)",
+                   error_text(err), time_format_span(span, c->slot.downtime_usec), err->remedy);
+    (void)!str_set(&c->resource->told, error_text(err));
 }
 
 /* What it went back to had perhaps not settled itself: then it is watched on. */

@@ -68,6 +68,7 @@ Resource *resource_free(Resource *resource)
     error_done(&resource->error);
     free(resource->name);
     free(resource->fingerprint);
+    free(resource->told);
     free(resource);
     return NULL;
 }

@@ -101,6 +101,7 @@ struct Resource {
     ResourceState state;
     uint64_t state_at; /* wall clock */
     Error error;       /* why it failed, or what it waits for; unset otherwise */
+    char *told;        /* the kind's: the failure that an event of its own has told already */
     bool dirty, leaving;
     struct ResourceWork *work;
 };

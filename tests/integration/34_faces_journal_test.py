@@ -58,3 +58,18 @@ def test_a_failure_is_told_once_and_its_end_says_how_often(machine):
     end = next(line for line in about() if "well again" in line)
     assert re.search(r"well again after \d+ failures", end), end
     stays("silence", lambda: len([line for line in about() if "retrying" in line or "waiting" in line]) == 1, 3)
+
+
+def test_a_rollback_is_one_event_with_its_remedy(machine):
+    machine.publish("1")
+    machine.cloud.add_secret("APP_KEY", "the-key")
+    machine.put_plan(machine.make_plan())
+    machine.start(machine.agentd)
+    machine.wait_settled()
+    machine.publish("2", broken="crash")
+    machine.agentctl("apply", check=True)
+    wait_for("the rollback", lambda: any("was rolled back" in line for line in lines(machine.agentd)), 60)
+    time.sleep(3)
+    said = [line for line in lines(machine.agentd) if "was rolled back" in line]
+    assert len(said) == 1 and "downtime" in said[0] and "remedy: push a corrected image" in said[0], said
+    assert "sudo agentctl retry mervis" in machine.agentctl("status").stdout
