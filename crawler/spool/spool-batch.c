@@ -530,8 +530,9 @@ static int bury_row(Spool *spool, const SpoolBatch *batch, const Buf *block, uin
         r = row_encode_ndjson(&row, &line);
     if (r < 0)
         return error_set(err, r, ERROR_CORRUPT, "a block is damaged");
-    /* A dead letter is kept once a time and reason: what else tells rows apart belongs to it, or the
-     * second revision of a bar, or the day's bar beside the minute's, would leave without a trace. */
+    /* A dead letter is kept once a time and reason: what else tells rows apart belongs to it, or
+     * the second revision of a bar, or the day's bar beside the minute's, would leave without a
+     * trace. */
     which = str_printf("%s (%s %s, revision %u)", reason, row.interval, row_kind_name(row.kind),
                        row.revision);
     if (!which)

@@ -199,7 +199,7 @@ def print_report(report, out=sys.stdout):
         if name not in costs:
             print(f"  {name:<40}{json.dumps(value)}", file=out)
     for aim in report["aims"]:
-        print(f"  {aim['verdict']:<13}{aim['what']:<44}{aim['measured']:<20} aim: {aim['sense']} {aim['limit']:g}",
+        print(f"  {aim['verdict']:<13}{aim['what']:<46}{aim['measured']:<25} aim: {aim['sense']} {aim['limit']:g}",
               file=out)
     for note in report["notes"]:
         print(f"  note: {note}", file=out)

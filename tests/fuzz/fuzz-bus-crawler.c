@@ -102,6 +102,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     FUZZ_CHECK(fetcher_configure(m.fetcher, &config, NULL) >= 0);
     FUZZ_CHECK(manager_serve_bus(&m, NULL) >= 0 && m.bus);
     bus_pair_call(&pair, methods, ELEMENTS(methods), data, size);
+    crawl_event_listen(NULL, NULL);
+    m.turn = sd_event_source_disable_unref(m.turn);
     m.fetcher = fetcher_free(m.fetcher);
     m.http = http_client_free(m.http);
     m.bus = sd_bus_unref(m.bus);
