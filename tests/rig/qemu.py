@@ -66,6 +66,7 @@ def _furnish(root):
     network.write_text("[Match]\nType=ether\nKind=!veth\n[Network]\nAddress=169.254.169.15/24\nLinkLocalAddressing=no\n"
                        "IPv6AcceptRA=no\n")
     (system / "shell.service").write_text(SHELL.format(env=" ".join(f"{key}={value}" for key, value in ENV.items())))
+    (system / "serial-getty@hvc0.service").symlink_to("/dev/null")  # which systemd would start there by itself
     (root / "etc/udev/rules.d/90-shell.rules").write_text('KERNEL=="hvc0", TAG+="systemd", ENV{SYSTEMD_WANTS}="shell.service"\n')
     for address, local in LOCAL.items():
         name = f"to-{address.rpartition('.')[2]}"
