@@ -67,7 +67,7 @@ class World:
         except OSError:
             return ""
 
-    def wait_serving(self, timeout=150):
+    def wait_serving(self, timeout=600):
         def serving():
             status = self.vm.status()
             return status["state"] == "well" and status["ready"] and f"version={self.version} " in self.page()
@@ -90,8 +90,8 @@ class World:
 def world(registry):
     made = World(registry)
     took = made.vm.boot()
-    serving = made.wait_serving(240)
-    made.cloud.wait_rows("market", "bars_intraday", 100, timeout=60)
+    serving = made.wait_serving()
+    made.cloud.wait_rows("market", "bars_intraday", 100, timeout=300)
     print(f"\ncold boot {took:.0f} s, then {serving:.0f} s until the container served and all was well")
     made.vm.save("booted")
     made.snapshot_at = time.time()
@@ -105,7 +105,7 @@ def world(registry):
 def vm(world):
     """From the snapshot, with the cloud as it was then."""
     world.cloud.set_metadata("instance/preempted", "FALSE")
-    took = world.vm.boot("booted", timeout=60)
+    took = world.vm.boot("booted")
     print(f"\nup from the snapshot after {took:.1f} s")
     world.wait_serving()
     yield world.vm
@@ -116,7 +116,7 @@ def vm(world):
 def patience():
     """Emulated, everything takes its time."""
     import conftest
-    before, conftest.LIMIT = conftest.LIMIT, 600
+    before, conftest.LIMIT = conftest.LIMIT, 1800
     yield
     conftest.LIMIT = before
 
@@ -164,7 +164,7 @@ def test_the_power_button_is_the_notice(world, vm):
     said = vm.out("journalctl -b -1 -u agentd -o cat")
     assert "preempted" in said and "containers are stopped" in said, said
     assert "all rows are delivered" in vm.out("journalctl -b -1 -u crawlerd -o cat")
-    world.wait_serving(240)
+    world.wait_serving()
     world.rows_once()
 
 
@@ -175,7 +175,7 @@ def test_a_power_cut_loses_nothing_that_was_said(world, vm):
              ("pulling", "staged", "switching", "proving"), 60, 0.3)
     vm.cut_power()
     took = vm.boot()
-    serving = world.wait_serving(240)
+    serving = world.wait_serving()
     print(f"boot {took:.0f} s, serving after {serving:.0f} s more")
     assert "moved aside" not in vm.out("journalctl -b -o cat -u agentd -u crawlerd")
     vm.sh("agentctl crawl flush", check=False)
@@ -186,7 +186,7 @@ def test_delay_and_loss_on_the_wire(world, vm):
     link = vm.out("ip -o route get 169.254.169.254").partition(" dev ")[2].split()[0]
     vm.sh(f"modprobe sch_netem; tc qdisc add dev {link} root netem delay 200ms loss 10%")
     world.publish()
-    took = world.wait_serving(240)
+    took = world.wait_serving()
     print(f"rolled out over a bad wire in {took:.0f} s")
 
 

@@ -115,7 +115,7 @@ class Qemu:
                 "-device", "virtio-serial-pci", "-chardev", f"socket,id=sh,path={self.dir / 'sh'},server=on,wait=off",
                 "-device", "virtconsole,chardev=sh", *(["-loadvm", snapshot] if snapshot else [])]
 
-    def boot(self, snapshot=None, timeout=240):
+    def boot(self, snapshot=None, timeout=900):
         """Power on, or go on from a snapshot; returns when systemd has done its part, and how long that took."""
         begun = time.monotonic()
         self.log.unlink(missing_ok=True)
