@@ -34,15 +34,18 @@ def deb(tmp_path_factory):
     return Path(run([TOP / "contrib/build-deb", out], timeout=1200).stdout.split()[-1])
 
 
-@pytest.fixture(scope="session")
-def next_deb(deb, tmp_path_factory):
-    """The same with a higher number."""
-    work = tmp_path_factory.mktemp("next")
+def numbered(deb, work, suffix):
+    """The same package with a higher number."""
     run(["dpkg-deb", "-R", deb, work / "tree"])
     control = work / "tree/DEBIAN/control"
-    control.write_text(re.sub(r"(?m)^Version: (.*)$", r"Version: \1+next1", control.read_text()))
-    run(["dpkg-deb", "--root-owner-group", "-b", work / "tree", work / "next.deb"])
-    return work / "next.deb"
+    control.write_text(re.sub(r"(?m)^Version: (.*)$", rf"Version: \1{suffix}", control.read_text()))
+    run(["dpkg-deb", "--root-owner-group", "-b", work / "tree", work / f"{suffix[1:]}.deb"])
+    return work / f"{suffix[1:]}.deb"
+
+
+@pytest.fixture(scope="session")
+def next_deb(deb, tmp_path_factory):
+    return numbered(deb, tmp_path_factory.mktemp("next"), "+next1")
 
 
 def make_base(directory):
@@ -263,6 +266,37 @@ def test_an_upgrade_restarts_the_daemons_and_leaves_the_container_and_the_state(
     # A connection that the old statusd held when it went is reset; none is refused, and a load balancer asks twice.
     assert probe.asked > 10 and len(probe.failures) <= 1
     assert not any(isinstance(err, ConnectionRefusedError) for err in probe.failures)
+
+
+# Is ready only after a while; in the meantime its health check fails.
+SLOW_APP = """#!/bin/sh
+trap 'exit 0' TERM
+mkdir -p /tmp/www
+sleep 15 &
+wait $!
+printf 'version=slow' >/tmp/www/index.html
+httpd -f -p 8080 -h /tmp/www &
+wait $!
+"""
+
+
+def test_an_upgrade_in_the_middle_of_a_rollout_ends_with_the_new_release_alone(world, deb, tmp_path):
+    vm, before = world.vm, world.container()
+
+    def shown():
+        return vm.status()["containers"][0]
+    world.registry.push(image.app("slow", files={"app": (SLOW_APP.encode(), 0o755)}), REPOSITORY, "stable")
+    vm.sh("agentctl apply")
+    vm.explain("a release that is proved", lambda: shown()["state"] == "proving", 60)
+    proved = world.container()
+    vm.sh(f"dpkg -i {world.put(numbered(deb, tmp_path, '+next2'))}", timeout=120)
+    assert vm.out("dpkg-query -W -f '${Version}' mervis-agent").endswith("+next2")
+    # What ran before is at hand until the new one has proved itself, whoever looks after it now.
+    assert vm.out("docker ps -a --format '{{.Names}}'").split() == ["mervis", "mervis.previous"]
+    world.wait_serving(90)
+    assert world.container() == proved and proved[0] != before[0] and shown()["quarantined"] == []
+    assert web.get("http://127.0.0.1:8080/").text == "version=slow"
+    assert vm.out("docker ps -a --format '{{.Names}}'") == "mervis"
 
 
 def test_state_of_an_older_version_is_taken_over(world, deb):
