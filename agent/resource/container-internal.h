@@ -51,7 +51,10 @@ struct Container {
     unsigned put_off_times;
     char *complaint; /* why the committed release is bad after all; NULL: it is not */
 
-    RegistryOp *resolve;
+    RegistryOp *resolve, *measure;
+    EngineOp *stops[SLOT_CONTAINERS_MAX]; /* of a drain, side by side */
+    size_t n_stops;                       /* that are not answered yet */
+    uint64_t drain_usec;                  /* what each of them may take */
     CloudOp *login, *fetch;
     EngineOp *op;      /* the one step under way */
     EngineOp *inspect; /* of the serving one, for status */
@@ -68,6 +71,7 @@ struct Container {
     ContainerStep goal_reached, goal_lost; /* and after the switch came to its end */
     ContainerStep settled;                 /* and when only what serves is left */
     ContainerStep running;                 /* and when what should serve runs */
+    ContainerStep measured;                /* and when the size of a pull is known */
     ContainerStep files_here;              /* and when its secret files are written */
     ContainerStep secrets_here;            /* and when all values are on this machine */
     ContainerFailure secrets_missing;
@@ -79,12 +83,14 @@ struct Container {
     bool working;        /* between apply() and resource_finish() */
     bool leaving;        /* remove() */
     bool due;            /* a look at the registry is due */
+    bool deferred;       /* the last look gave way to the next one, for something happened */
     bool again;          /* something happened meanwhile */
     bool approved;       /* by `agentctl apply`: the next look lets a held digest in */
     bool approving;      /* this look does */
     bool restart_wanted; /* by `agentctl restart` */
     bool restarting;     /* this look does */
     bool may_have_ended; /* what serves: to be looked at */
+    bool pulled_again;   /* this look found an image that was taken away while it looked */
     bool revived;        /* this look tries to make anew what served and is gone */
     bool ends_at_once;   /* it did right after its last start: it waits before the next one */
     bool draining, drained;
@@ -149,6 +155,9 @@ const PlanContainer *container_want_plan(const Container *c, const Plan **ret_pl
 /* Whether the plan in force describes c->want with other words than its own: 1, 0. */
 int container_want_is_outdated(const Container *c, Error *err) must_check;
 
+/* Asks the registry how large c->want is, where that is not known; then, whatever it says, goes on.
+ */
+void container_measure(Container *c, ContainerStep then);
 /* container-pull.c: c->want's image and secrets, then container_stage(). */
 void container_bring_in(Container *c);
 

@@ -157,10 +157,17 @@ static void on_disk_known(EngineOp *op, const EngineReply *reply, const Error *e
     login_and_pull(c);
 }
 
+static void ask_for_disk(Container *c)
+{
+    auto_error Error err = {0};
+
+    if (engine_info(c->resource->context->engine, on_disk_known, c, &c->op, &err) < 0)
+        container_finish(c, &err);
+}
+
 static void on_local_image(EngineOp *op, const EngineReply *reply, const Error *err, void *userdata)
 {
     Container *c = userdata;
-    auto_error Error failure = {0};
 
     if (!err) {
         on_image(c, reply); /* that very digest is here: nothing to pull */
@@ -171,8 +178,7 @@ static void on_local_image(EngineOp *op, const EngineReply *reply, const Error *
         return;
     }
     c->op = engine_op_free(c->op);
-    if (engine_info(c->resource->context->engine, on_disk_known, c, &c->op, &failure) < 0)
-        container_finish(c, &failure);
+    container_measure(c, ask_for_disk);
 }
 
 static int look_for_image(Container *c, Error *err)

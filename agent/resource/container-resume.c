@@ -3,6 +3,7 @@
  * it goes on, or back. At rest that means: what serves, runs; then the tag is looked at. */
 #include <errno.h>
 
+#include "agent/base/parse.h"
 #include "agent/base/str.h"
 #include "agent/base/time.h"
 #include "agent/resource/container-internal.h"
@@ -223,14 +224,27 @@ static void turn_back(Container *c, const char *reason)
         container_go_back(c, reason, NULL);
 }
 
+/* The limit is the plan's; without one it was the machine that ran out. */
+static char *memory_reason(const Container *c)
+{
+    char size[PARSE_TEXT_MAX];
+
+    if (!c->out_of_memory)
+        return strdup("");
+    if (c->plan->memory_bytes == 0)
+        return strdup(", and was killed because the machine ran out of memory");
+    return str_printf(", and was killed for using more than its memory limit of %s",
+                      format_size_human(size, c->plan->memory_bytes));
+}
+
 static char *crash_loop_reason(const Container *c)
 {
+    auto_free char *memory = memory_reason(c);
     char span[TIME_SPAN_MAX];
 
     return str_printf(
         "crash loop: it ended %ju times within %s of its rollout%s", (uintmax_t)c->slot.deaths,
-        time_format_span(span, now_realtime_usec() - c->slot.committed_at),
-        c->out_of_memory ? ", and was killed for using more than its memory limit" : "");
+        time_format_span(span, now_realtime_usec() - c->slot.committed_at), memory ? memory : "");
 }
 
 static void resume_committed(Container *c)
@@ -267,24 +281,43 @@ static void resume_failed(Container *c)
 
 /* --- All of it ------------------------------------------------------------------------------- */
 
-/* No record, but a container of ours with that name: state.db was lost, or this machine was cloned.
- * It serves; whether it is what the plan wants, its label tells. */
-static int adopt(Container *c)
+static const SlotContainer *ours_named(const Container *c, const char *suffix)
 {
     for (size_t i = 0; i < c->n_views; i++) {
-        const SlotContainer *view = &c->views[i];
+        const char *rest = startswith(c->views[i].name, c->plan->name);
 
-        if (!streq(view->name, c->plan->name) || str_is_empty(view->release))
-            continue;
-        if (str_set(&c->slot.current, view->release) < 0) {
-            container_fail(c, -ENOMEM, ERROR_INTERNAL, "out of memory");
-            return -ENOMEM;
-        }
-        log_info("container %s: adopted as it stands, release %s", c->plan->name, view->release);
-        if (c->plan->mode == PLAN_MODE_JOB)
-            return container_enter(c, ROLLOUT_COMMITTED);
+        if (rest && streq(rest, suffix) && !str_is_empty(c->views[i].release))
+            return &c->views[i];
     }
-    return 0;
+    return NULL;
+}
+
+/* No record, but containers of ours: state.db was lost, or this machine was cloned. What serves is
+ * adopted; whether it is what the plan wants, its label tells. Where a rollout was under way,
+ * nobody knows any more how far: what does not run gives way to what ran before it, and what runs
+ * is watched, with a way back. */
+static int adopt(Container *c)
+{
+    const SlotContainer *serving = ours_named(c, ""), *before = ours_named(c, ".previous");
+    bool is_job = c->plan->mode == PLAN_MODE_JOB;
+
+    if (before && (!serving || (!serving->running && !is_job))) {
+        serving = before;
+        before = NULL;
+    }
+    if (!serving)
+        return 0;
+    if (str_set(&c->slot.current, serving->release) < 0 ||
+        str_set(&c->slot.previous, before ? before->release : NULL) < 0) {
+        container_fail(c, -ENOMEM, ERROR_INTERNAL, "out of memory");
+        return -ENOMEM;
+    }
+    log_info("container %s: adopted as it stands, release %s", c->plan->name, serving->release);
+    if (!is_job && !before)
+        return 0;
+    c->slot.committed_at = now_realtime_usec();
+    (void)container_watch_settling(c);
+    return container_enter(c, ROLLOUT_COMMITTED);
 }
 
 void container_resume(Container *c)

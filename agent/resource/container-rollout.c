@@ -191,7 +191,11 @@ static void step_failed(Container *c, const Error *err)
     else if (c->step == SWITCH_RENAME && !is_engine_away(&copy) && may_be_stopped(c) &&
              c->renames_refused++ < 3)
         stop_before_rename(c);
-    else if (c->step == SWITCH_START && !is_engine_away(&copy) && is_being_tried(c))
+    else if (c->step == SWITCH_CREATE && copy.code == -ENOENT && !c->pulled_again) {
+        /* Its image was cleaned up between our look at it and now. */
+        c->pulled_again = true;
+        container_bring_in(c);
+    } else if (c->step == SWITCH_START && !is_engine_away(&copy) && is_being_tried(c))
         could_not_start(c, &copy);
     else
         container_finish(c, &copy);

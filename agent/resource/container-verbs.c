@@ -254,7 +254,29 @@ static void on_drained(EngineOp *op, const EngineReply *reply, const Error *err,
 
     if (err && err->code != -ENOENT)
         log_failure(LOG_LEVEL_WARNING, NULL, err, "it is left to the engine to stop it");
-    drained(c);
+    if (--c->n_stops == 0)
+        drained(c);
+}
+
+/* In the middle of a rollout there may be two. */
+static void on_drain_listed(EngineOp *op, const EngineReply *reply, const Error *err,
+                            void *userdata)
+{
+    Container *c = userdata;
+
+    for (size_t i = 0; !err && i < reply->n_containers && c->n_stops < SLOT_CONTAINERS_MAX; i++) {
+        const EngineContainer *seen = &reply->containers[i];
+
+        if (!engine_container_is_running(seen) && seen->state != ENGINE_STATE_RESTARTING)
+            continue;
+        if (engine_stop_container(c->resource->context->engine, seen->id, c->drain_usec, on_drained,
+                                  c, &c->stops[c->n_stops], NULL) >= 0)
+            c->n_stops++;
+    }
+    if (err)
+        log_failure(LOG_LEVEL_WARNING, NULL, err, "it is left to the engine to stop it");
+    if (c->n_stops == 0)
+        drained(c);
 }
 
 /* A job that is stopped now has not come to its end, whatever it exits with. Recorded first. */
@@ -269,6 +291,7 @@ static int mark_interrupted(Container *c, Error *err)
 void container_drain(Resource *resource, uint64_t budget_usec)
 {
     Container *c = container_of_resource(resource);
+    auto_free char *label = NULL;
     auto_error Error err = {0};
     int r;
 
@@ -285,9 +308,11 @@ void container_drain(Resource *resource, uint64_t budget_usec)
         if (r < 0)
             log_failure(LOG_LEVEL_WARNING, NULL, &err, "the job may count as ended");
         error_done(&err);
-        r = engine_stop_container(resource->context->engine, resource->name,
-                                  MIN_OF(c->plan->stop_timeout_usec, budget_usec), on_drained, c,
-                                  &c->op, &err);
+        c->drain_usec = MIN_OF(c->plan->stop_timeout_usec, budget_usec);
+        label = str_printf(LABEL_CONTAINER "=%s", resource->name);
+        r = !label ? error_oom(&err)
+                   : engine_list_containers(resource->context->engine, label, on_drain_listed, c,
+                                            &c->op, &err);
     }
     if (r < 0) {
         log_failure(LOG_LEVEL_WARNING, NULL, &err, "it is left to the engine to stop it");

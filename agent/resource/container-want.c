@@ -306,9 +306,10 @@ static void choose(Container *c, const char *digest)
 {
     auto_(release_freep) Release *known = NULL;
     auto_error Error err = {0};
-    bool here;
+    bool here, deferred = c->deferred;
     int r;
 
+    c->deferred = false;
     r = make_want(c, digest, &err);
     if (r > 0 &&
         release_load(c->resource->context->db, c->plan->name, c->want->id, &known, &err) < 0)
@@ -324,10 +325,12 @@ static void choose(Container *c, const char *digest)
         container_go_forward(c, /* start_again= */ true); /* by now it may be well */
     else if (here && streq_ptr(c->slot.current, c->want->id))
         unchanged(c);
-    else if (c->again)
-        /* Something moved while we asked: all secrets of a container change together. */
+    else if (c->again && !deferred) {
+        /* Something moved while we asked: all secrets of a container change together. Once: what
+         * crashes all the time moves all the time. */
+        c->deferred = true;
         container_finish(c, NULL);
-    else if (known && known->quarantined_at > 0 && c->slot.current)
+    } else if (known && known->quarantined_at > 0 && c->slot.current)
         refuse(c, known);
     else if (c->slot.current && is_put_off(c, c->want))
         wait_on(c);
@@ -434,7 +437,7 @@ static void on_login(const char *user, const char *password, const Error *err, v
     Container *c = userdata;
 
     c->login = cloud_op_free(c->login);
-    registry_give_credentials(c->resolve, user, password, err);
+    registry_give_credentials(c->measure ? c->measure : c->resolve, user, password, err);
 }
 
 static void want_credentials(RegistryOp *op, const char *host, bool again, void *userdata)
@@ -497,6 +500,35 @@ static void resolve(Container *c)
                          on_resolved, c, &c->resolve, &err);
     if (r < 0)
         container_finish(c, &err);
+}
+
+static void on_measured(RegistryOp *op, const RegistryImage *image, const Error *err,
+                        void *userdata)
+{
+    Container *c = userdata;
+
+    if (image)
+        c->pull_bytes = image->compressed_bytes;
+    c->measure = registry_op_free(c->measure);
+    c->measured(c); /* where nobody says, the engine will when the disk is full */
+}
+
+void container_measure(Container *c, ContainerStep then)
+{
+    auto_(reference_freep) Reference *reference = NULL, *exact = NULL;
+    auto_free char *name = NULL;
+    RegistryQuery query = {.auth = &registry_auth, .auth_userdata = c, .tries = 1};
+
+    c->measured = then;
+    if (c->pull_bytes == 0 && reference_parse(c->want->image, &reference, NULL) >= 0)
+        name = reference_by_digest(reference, c->want->digest);
+    if (name && reference_parse(name, &exact, NULL) >= 0) {
+        query.reference = exact;
+        if (registry_resolve(c->resource->context->http, c->resource->context->event, &query,
+                             on_measured, c, &c->measure, NULL) >= 0)
+            return;
+    }
+    then(c);
 }
 
 /* A release of before, by hand: its own digest, spec and secret versions. */

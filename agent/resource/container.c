@@ -62,6 +62,7 @@ int container_enter(Container *c, RolloutState state)
 void container_cancel_operations(Container *c)
 {
     c->resolve = registry_op_free(c->resolve);
+    c->measure = registry_op_free(c->measure);
     c->login = cloud_op_free(c->login);
     c->fetch = cloud_op_free(c->fetch);
     c->op = engine_op_free(c->op);
@@ -238,7 +239,7 @@ static void container_apply(Resource *resource)
     c->approving = c->approved;
     c->restarting = c->restart_wanted;
     c->approved = c->restart_wanted = c->ends_at_once = false;
-    c->revived = false;
+    c->revived = c->pulled_again = false;
     container_observe(c, c->restarting ? restart : container_resume);
 }
 
@@ -296,6 +297,8 @@ static void container_release_memory(Resource *resource)
         return;
     container_cancel_operations(c);
     engine_op_free(c->inspect);
+    for (size_t i = 0; i < ELEMENTS(c->stops); i++)
+        engine_op_free(c->stops[i]);
     timer_free(c->check_timer);
     timer_free(c->settle_timer);
     container_forget_want(c);

@@ -4,6 +4,7 @@
 
 #include "agent/io/crypto.h"
 #include "agent/io/json.h"
+#include "agent/resource/container.h"
 
 const char *const strike_names[STRIKE_MAX] = {
     [STRIKE_NONE] = "nothing",
@@ -357,6 +358,7 @@ static void pull_image(World *w, const Request *request, Reply *reply)
     auto_free char *digest = str_printf("sha256:%s", hex ? hex : "");
     char letter = world_letter(w, digest);
 
+    w->restless_at_pull = w->restless;
     if (traced(w, reply, "pull %c", letter))
         return;
     if (w->registry_down)
@@ -421,6 +423,10 @@ void world_answer_registry(HttpServer *server, const Request *request, Reply *re
     if (startswith(request->target, "/health")) {
         reply->body = "well";
         return;
+    }
+    if (w->restless > 0) {
+        w->restless--;
+        container_look(w->resource);
     }
     if (w->registry_down) {
         refuse(reply, 403, "{\"errors\":[{\"code\":\"DENIED\"}]}");

@@ -184,6 +184,14 @@ void world_restart(World *w, bool rebooted)
     declare(w);
 }
 
+void world_lose_state(World *w)
+{
+    auto_error Error err = {0};
+
+    assert_ok(db_exec(w->state.db, "DELETE FROM slot; DELETE FROM release", &err), &err);
+    world_restart(w, /* rebooted= */ false);
+}
+
 /* ---- Words ---------------------------------------------------------------------------------- */
 
 static Box *box_of(World *w, char image)
@@ -323,6 +331,8 @@ static void do_word(World *w, char *const *words)
         die(w, box_of(w, what[0]), words[2]);
     } else if (streq(verb, "end")) {
         end_job(w, what);
+    } else if (streq(verb, "oom")) {
+        tell(w, box_of(w, what[0]), ENGINE_EVENT_OOM);
     } else if (streq(verb, "unhealthy")) {
         box_of(w, what[0])->unhealthy = true;
         tell(w, box_of(w, what[0]), ENGINE_EVENT_UNHEALTHY);

@@ -97,6 +97,8 @@ typedef struct World {
     Error error;    /* how the last look ended */
     Buf events;     /* their names */
     unsigned n_poweroffs;
+    unsigned restless; /* so many requests of the registry, each with a look asked for meanwhile */
+    unsigned restless_at_pull; /* how many of them were left when an image was pulled */
 } World;
 
 World *world_new(const char *more, bool is_job);
@@ -106,6 +108,7 @@ DEFINE_AUTO(World, world_free)
 /* One or more words, separated by ';', each of them followed by a run until nothing is left to do:
  *   look | push B | tag gone | registry down | registry up | key 2 | plan hello | settle
  *   agentd (killed and started) | reboot | retry | rollback | restart | apply
+ *   oom A (the engine says that it ran out of memory)
  *   die A 3 (crashes so many times; the engine starts it again) | end 0 (a job, with that status)
  *   unhealthy A | remove web.previous | forget A (its image, on this machine)
  *   unpush A (in the registry) | fail <times> <status> <call> = <message> */
@@ -113,6 +116,8 @@ void world_do(World *w, const char *words);
 /* Runs until nothing is left to do; false when the process was killed on the way. */
 bool world_run(World *w);
 void world_restart(World *w, bool rebooted);
+/* Somebody removes state.db while agentd is away; then it starts. */
+void world_lose_state(World *w);
 
 Container *world_container(World *w);
 const Box *world_named(const World *w, const char *name);

@@ -202,6 +202,29 @@ static void back_to_what_ran(void **state)
          .state = "rolled-back",
          .quarantine = "B",
          .message = "crash loop: it ended 3 times"},
+        {.name = "a crash loop for want of memory",
+         .plan = PORTS,
+         .before = "push A; settle; push B; oom B",
+         .words = "die B 3",
+         .boxes = "web=A",
+         .state = "rolled-back",
+         .quarantine = "B",
+         .message = "and was killed because the machine ran out of memory"},
+        {.name = "a crash loop at its limit",
+         .plan = PORTS "\"memory\": \"64MiB\",",
+         .before = "push A; settle; push B; oom B",
+         .words = "die B 3",
+         .boxes = "web=A",
+         .state = "rolled-back",
+         .quarantine = "B",
+         .message = "memory limit of 64.0 MiB"},
+        {.name = "an image that is cleaned up while it is looked at",
+         .plan = PORTS,
+         .before = "push A; settle; fail 1 404 create = No such image",
+         .words = "push B; settle",
+         .boxes = "web=B",
+         .state = "settled",
+         .quarantine = ""},
         {.name = "a bad secret does not condemn the image",
          .plan = PORTS,
          .before = "push A; settle",
@@ -815,7 +838,8 @@ typedef struct Story {
     const char *name, *plan, *before, *words;
     const char *after; /* then: a person looks, the time passes */
     const char *boxes, *state, *quarantine;
-    bool no_gap; /* something runs at every moment, but for a power cut */
+    bool lose_state; /* and whoever is killed finds no record when it comes back */
+    bool no_gap;     /* something runs at every moment, but for a power cut */
 } Story;
 
 static bool anything_runs(const World *w)
@@ -849,7 +873,10 @@ static bool check_struck(const Story *story, Strike strike, unsigned at)
     if (story->no_gap && !anything_runs(w))
         fail_msg("%s: nothing runs; the engine was told\n%s", name, buf_str(&w->trace));
     if (w->killed) {
-        world_restart(w, strike == STRIKE_REBOOT);
+        if (story->lose_state)
+            world_lose_state(w);
+        else
+            world_restart(w, strike == STRIKE_REBOOT);
         (void)world_run(w);
     }
     if (story->quarantine[0] == '\0') {
@@ -880,6 +907,90 @@ static void check_stories(const Story *stories, size_t n)
                 at++;
             assert_true(at > 2); /* it was struck, and not only once */
         }
+}
+
+static void whoever_finds_no_record_goes_on_from_what_is_there(void **state)
+{
+    static const Story stories[] = {
+        {.name = "stop first",
+         .plan = PORTS,
+         .before = "push A; settle",
+         .words = "push B",
+         .after = "look; apply; settle; look",
+         .boxes = "web=B",
+         .state = "settled",
+         .quarantine = "",
+         .lose_state = true},
+        {.name = "start first",
+         .plan = "",
+         .before = "push A; settle",
+         .words = "push B",
+         .after = "look; apply; settle; look",
+         .boxes = "web=B",
+         .state = "settled",
+         .quarantine = "",
+         .lose_state = true,
+         .no_gap = true},
+        {.name = "settling",
+         .plan = PORTS,
+         .before = "push A; settle; push B",
+         .words = "settle",
+         .after = "look; apply; settle; look",
+         .boxes = "web=B",
+         .state = "settled",
+         .quarantine = "",
+         .lose_state = true,
+         .no_gap = true},
+    };
+
+    check_stories(stories, ELEMENTS(stories));
+}
+
+static void what_moves_all_the_time_does_not_keep_a_release_out(void **state)
+{
+    auto_(world_freep) World *w = world_new(PORTS, false);
+    auto_free char *boxes = NULL;
+
+    world_do(w, "push A; settle");
+    w->restless = 30;
+    world_do(w, "push B");
+    boxes = world_boxes(w);
+    assert_string_equal(boxes, "web=B web.previous=A-");
+    assert_true(w->restless_at_pull > 20); /* after two looks, not when all was quiet again */
+}
+
+/* Killed where both run, side by side; NULL: they do not at that request. */
+static World *killed_with_both(unsigned at)
+{
+    World *w = world_new("", false);
+    const Box *next;
+
+    world_do(w, "push A; settle");
+    w->n_requests = 0;
+    w->strike = STRIKE_KILL;
+    w->strike_at = at;
+    world_do(w, "push B");
+    assert_true(w->struck);
+    next = world_named(w, "web.next");
+    return next && next->state == BOX_RUNNING ? w : world_free(w);
+}
+
+static void a_drain_in_the_middle_of_a_rollout_stops_both(void **state)
+{
+    auto_(world_freep) World *w = NULL;
+    uint64_t end = now_boottime_usec() + 20 * SECOND;
+
+    for (unsigned at = 1; !w; at++)
+        w = killed_with_both(at);
+    world_restart(w, /* rebooted= */ false);
+    assert_int_equal(world_named(w, "web")->state, BOX_RUNNING);
+    container_drain(w->resource, 5 * SECOND);
+    while (!container_is_drained(w->resource)) {
+        assert_true(now_boottime_usec() < end);
+        assert_true(sd_event_run(w->f.event, 100 * MSEC) >= 0);
+    }
+    assert_int_equal(world_named(w, "web")->state, BOX_EXITED);
+    assert_int_equal(world_named(w, "web.next")->state, BOX_EXITED);
 }
 
 static void whatever_strikes_once_the_wanted_one_serves_alone_in_the_end(void **state)
@@ -991,8 +1102,12 @@ int main(void)
         cmocka_unit_test(what_somebody_took_away_is_made_anew),
         cmocka_unit_test(what_has_not_settled_keeps_what_it_would_go_back_to),
         cmocka_unit_test(a_bad_digest_comes_in_again_when_a_person_says_so),
+        cmocka_unit_test(what_moves_all_the_time_does_not_keep_a_release_out),
+        cmocka_unit_test(a_drain_in_the_middle_of_a_rollout_stops_both),
+        cmocka_unit_test(whoever_finds_no_record_goes_on_from_what_is_there),
         cmocka_unit_test(whatever_strikes_once_the_wanted_one_serves_alone_in_the_end),
     };
 
+    log_set_level(LOG_LEVEL_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
