@@ -81,12 +81,15 @@ static Row make_row(uint64_t number)
 /* --- Text: no call but to memcpy and for amounts, as the sink's own encoder has none
  * -------------- */
 
+static char *put_bytes(char *p, const char *bytes, size_t n)
+{
+    memcpy(p, bytes, n);
+    return p + n;
+}
+
 static char *put(char *p, const char *text)
 {
-    size_t n = strlen(text);
-
-    memcpy(p, text, n);
-    return p + n;
+    return put_bytes(p, text, strlen(text));
 }
 
 static char *put_digits(char *p, unsigned value, unsigned width)
@@ -232,9 +235,7 @@ static char *avro_text(char *p, const char *text)
     p = avro_long(p, text ? 1 : 0);
     if (!text)
         return p;
-    p = avro_long(p, (int64_t)n);
-    memcpy(p, text, n);
-    return p + n;
+    return put_bytes(avro_long(p, (int64_t)n), text, n);
 }
 
 /* Decimal of a fixed scale (9, as NUMERIC has; Avro has one a column), big-endian, shortest. */
