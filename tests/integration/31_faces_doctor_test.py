@@ -200,6 +200,51 @@ def test_a_clock_ten_minutes_off(well):
     assert "behind" in line["message"] and "makestep" in line["remedy"]
 
 
+def test_a_vm_without_a_service_account(well):
+    well.cloud.fault({"service": "metadata", "path": "/token"}, {"status": 404})
+    checks = report(well)
+    line = checks["token"]
+    assert line["ok"] is False and "service account" in line["message"] and line["remedy"], line
+    # What needs a token was not looked at, and is not accused.
+    assert set(wrong(checks)) == {"token"}, wrong(checks)
+
+
+def test_googles_network_out_of_reach_while_the_markets_answer(well):
+    """No Private Google Access: the market hosts go by the NAT, and are well."""
+    well.cloud.fault({"path": "^/$"}, {"reset": True})
+    checks = report(well)
+    line = only(checks, "cloud-apis")
+    assert "subnets update" in line["remedy"] and "--enable-private-ip-google-access" in line["remedy"], line
+    assert checks["egress"]["ok"] is True and checks["clock"]["ok"] is None
+
+
+def test_the_data_of_a_time_zone_is_missing(well):
+    zones = well.root / "usr/share/zoneinfo"
+    zones.unlink()
+    (zones / "Asia").mkdir(parents=True)
+    (zones / "Asia/Seoul").write_bytes(b"TZif")
+    line = only(report(well), "time-zones")
+    assert "America/New_York" in line["message"] and "tzdata" in line["remedy"]
+
+
+def test_a_name_that_does_not_resolve(well):
+    """Each host that is not mapped elsewhere is looked up; here there is no name server."""
+    plan = well.make_plan(crawl=well.crawl())
+    del plan["endpoints"]["query2.finance.yahoo.com"]
+    well.put_plan(plan)
+    checks = report(well)
+    line = checks["dns.query2.finance.yahoo.com"]
+    assert line["ok"] is False and line["remedy"].startswith("resolvectl query query2.finance.yahoo.com"), line
+
+
+def test_a_recipe_that_nobody_has(well):
+    plan = well.make_plan(crawl=well.crawl())
+    plan["crawl"]["jobs"][0]["recipe"] = "my-own"
+    well.put_plan(plan)
+    line = report(well)["plan"]
+    assert line["ok"] is False and 'no recipe "my-own"' in line["message"]
+
+
 def test_an_engine_that_is_stopped(well):
     line = only(report(well, "--engine", well.dir / "nowhere.sock"), "engine")
     assert "docker" in line["remedy"]
