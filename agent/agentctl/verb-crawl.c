@@ -2,6 +2,7 @@
 
 /* agentctl crawl status | run | backfill | flush | dead-letters | replay */
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -14,9 +15,16 @@
 
 #define PAGE_MAX (4U << 20)
 
-static const char *arg_json;
+static const char *arg_json, *arg_from, *arg_to;
 
 const VerbOption crawl_options[] = {
+    {"json", NULL, &arg_json, "print it as JSON", 0},
+    {0},
+};
+
+const VerbOption backfill_options[] = {
+    {"from", "TIME", &arg_from, "begin there: a date, or RFC 3339", 0},
+    {"to", "TIME", &arg_to, "and end there; now when it is not given", 0},
     {"json", NULL, &arg_json, "print it as JSON", 0},
     {0},
 };
@@ -46,12 +54,21 @@ int verb_crawl_run(char *const *operands)
 
 int verb_crawl_backfill(char *const *operands)
 {
-    const char *until = operands[2] ? operands[2] : "";
+    const char *from = operands[1], *to = from ? operands[2] : NULL;
+    auto_error Error err = {0};
 
-    return ask_to(&peer_crawler, "Backfill",
-                  (const char *const[]){operands[0], operands[1], until, NULL}, arg_json,
-                  "job %s fetches from %s to %s; see agentctl crawl status",
-                  operands[0], operands[1], *until ? until : "now");
+    if ((from && arg_from) || (to && arg_to) || (!from && !arg_from)) {
+        (void)error_set(&err, -EINVAL, ERROR_INVALID,
+                        from || arg_from ? "it begins and ends but once" : "it begins nowhere");
+        (void)error_remedy(&err, err.code, "agentctl crawl backfill %s --from TIME [--to TIME]",
+                           operands[0]);
+        return verb_fail(&err, EXIT_USAGE);
+    }
+    from = from ? from : arg_from;
+    to = to ? to : arg_to ? arg_to : "";
+    return ask_to(&peer_crawler, "Backfill", (const char *const[]){operands[0], from, to, NULL},
+                  arg_json, "job %s fetches from %s to %s; see agentctl crawl status", operands[0],
+                  from, *to ? to : "now");
 }
 
 int verb_crawl_flush(char *const *operands)

@@ -52,8 +52,8 @@ int verb_print(const char *text);
 int verb_print_json(json_t *value);
 
 /* -- one per verb-*.c -- */
-extern const VerbOption apply_options[], cleanup_options[], container_options[], crawl_options[],
-    doctor_options[], history_options[], logs_options[], plan_show_options[],
+extern const VerbOption apply_options[], backfill_options[], cleanup_options[], container_options[],
+    crawl_options[], doctor_options[], history_options[], logs_options[], plan_show_options[],
     plan_validate_options[], recipe_list_options[], recipe_test_options[], secrets_options[],
     status_options[];
 int verb_apply(char *const *operands);

@@ -83,5 +83,7 @@ void crawl_document_done(CrawlDocument *document);
 
 /* crawlerd validate [--json]: a crawl part on standard input. The exit status. */
 int verb_validate(int argc, char **argv);
+/* `crawlerd backfill JOB --from TIME [--to TIME]`, argv[0] being "backfill". */
+int verb_backfill(int argc, char **argv);
 
 #endif

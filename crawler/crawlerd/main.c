@@ -44,6 +44,7 @@ static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
 } verbs[] = {
+    {"backfill", verb_backfill},
     {"recipe", verb_recipe},
     {"validate", verb_validate},
 };
@@ -67,7 +68,7 @@ int main(int argc, char **argv)
     extract_init(); /* before any recipe is compiled */
     r = daemon_parse_options(argc, argv, "crawlerd",
                              "Fetches market data and delivers every row once.",
-                             "[recipe … | validate]", extra, &options, &first);
+                             "[backfill … | recipe … | validate]", extra, &options, &first);
     if (r <= 0)
         return r < 0 ? EXIT_USAGE : EXIT_SUCCESS;
     for (size_t i = 0; i < ELEMENTS(verbs) && first < argc; i++)
