@@ -10,8 +10,12 @@ the table has each expected row once. Needs no machine of the rig:
 MERVIS_FULL=1 kills a thousand times, MERVIS_CRASH_KILLS=N that many times.
 """
 
+import json
 import os
 import random
+import sqlite3
+
+import pytest
 
 from crawling import FULL, crawl  # noqa: F401
 
@@ -74,6 +78,33 @@ def test_no_row_is_lost_or_doubled_with_random_kills_and_one_fault_in_ten(crawl)
         if crawl.kills % 100 < 10:
             print(f"{crawl.kills} kills so far", flush=True)
     crawl.check()
+
+
+def rows_of_sqlite(crawl):
+    with sqlite3.connect(crawl.directory / "bars.db") as db:
+        db.row_factory = sqlite3.Row
+        return [dict(row) for row in db.execute("SELECT * FROM bars")]
+
+
+def rows_of_ndjson(crawl):
+    return [json.loads(line) for path in sorted((crawl.directory / "bars").iterdir()) if path.name != ".state.json"
+            for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("sink, rows", [("sqlite", rows_of_sqlite), ("ndjson", rows_of_ndjson)])
+def test_no_row_is_lost_or_doubled_in_a_local_sink(crawl, sink, rows):
+    crawl.local_sink = {"sqlite": {"sqlite": {"path": str(crawl.directory / "bars.db"), "flush": "1s"}},
+                        "ndjson": {"ndjson": {"path": str(crawl.directory / "bars"), "flush": "1s",
+                                              "rotate_size": "64KiB"}}}[sink]
+    points = ["rows.before-commit", "rows.after-commit", "freeze.before-commit", "freeze.after-commit",
+              "stored.before-commit", "delivered.before-commit", "delivered.after-commit"]
+    chance = random.Random(11)
+    for point in points:
+        symbols = crawl.new_symbols(2)
+        assert crawl.kill_at(point, symbols), f"{point} was not reached"
+        crawl.kill_after(chance.uniform(0.01, 0.2), symbols)
+        crawl.finish(symbols)
+    crawl.check(rows(crawl))
 
 
 def test_a_new_disk_learns_what_its_forerunner_delivered_and_waits_for_its_last_load(crawl):
