@@ -92,16 +92,16 @@ def summary(results, words):
         seed=", ".join(sorted({str(one["seed"]) for one in results})))
 
 
-def bars(results, names, words):
+def bars(results, words):
     """Recovery times side by side."""
     known = [one for one in results if one.get("recovery") is not None]
     top = max([one["recovery"] for one in known] + [1.0])
     out = []
     for i, one in enumerate(known):
-        y, length = 20 * i, 380 * one["recovery"] / top
-        out.append(f'<text x="270" y="{y + 13}" text-anchor="end">{html.escape(names[one["name"]])}</text>'
-                   f'<rect x="280" y="{y + 3}" width="{max(length, 1):.1f}" height="13" fill="#48c"/>'
-                   f'<text x="{285 + length:.1f}" y="{y + 13}">{one["recovery"]:.1f}</text>')
+        y, length = 20 * i, 500 * one["recovery"] / top
+        out.append(f'<text x="150" y="{y + 13}" text-anchor="end">{one["name"]}</text>'
+                   f'<rect x="160" y="{y + 3}" width="{max(length, 1):.1f}" height="13" fill="#48c"/>'
+                   f'<text x="{165 + length:.1f}" y="{y + 13}">{one["recovery"]:.1f}</text>')
     return (f'<figure><svg viewBox="0 0 720 {20 * len(known) + 4}" role="img" aria-label="{html.escape(words["chart"])}">'
             f'{"".join(out)}</svg><figcaption>{html.escape(words["chart"])}</figcaption></figure>')
 
@@ -170,7 +170,7 @@ def page(results, texts, language):
 <h1>{words['title']}</h1><p>{words['intro']}</p><p><strong>{summary(results, words)}</strong></p>
 <table><thead><tr>{head}</tr></thead><tbody>
 {body}</tbody></table>
-{bars(results, names, words)}
+{bars(results, words)}
 <h2>{words['runbook']}</h2>
 {sections}
 </body></html>

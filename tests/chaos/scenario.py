@@ -50,8 +50,7 @@ class Play:
         try:
             time.sleep(0.5)  # the picture begins with a machine that is well
             struck = self._now()
-            self._strike()
-            ended = self._now()
+            ended = self._strike()
             recovered = self._wait_recovered(page, said, ended)
             caught_up, missing, doubled, wrong = self._wait_rows(ended)
         finally:
@@ -69,13 +68,15 @@ class Play:
         return time.monotonic() - self.begun
 
     def _strike(self):
+        """Returns when it ended: a boot that ends a power cut is part of the recovery."""
         hold = self.scenario.get("hold", 0)
         if "draw" not in self.scenario:
             ends = strike(self.world, self.scenario["steps"])
             time.sleep(hold)
+            ended = self._now()
             for end in ends:
                 end()
-            return
+            return ended
         faults = read_scenarios()[1]
         self.result["drawn"] = []
         for _ in range(self.scenario["draw"]):
@@ -92,6 +93,7 @@ class Play:
             time.sleep(hold * self.random.random())
             for end in ends:
                 end()
+        return self._now()
 
     def _wait_recovered(self, page, said, since):
         """Seconds since then until all was well and stayed so for a while; None if it never was."""
