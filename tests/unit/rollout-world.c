@@ -416,7 +416,7 @@ World *world_new(const char *more, bool is_job)
     assert_non_null(w);
     /* Hundreds of them are made, and each of their states is synchronised. */
     if (access("/dev/shm", W_OK) >= 0)
-        assert_int_equal(setenv("TMPDIR", "/dev/shm", /* overwrite= */ 0), 0);
+        assert_int_equal(setenv("TMPDIR", "/dev/shm", /* overwrite= */ 1), 0);
     w->dir = test_dir_new();
     w->more = more;
     w->is_job = is_job;
