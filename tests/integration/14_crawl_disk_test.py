@@ -146,6 +146,7 @@ def faulty_disk(crawl):  # noqa: F811
         subprocess.run(["umount", "-l", path], check=False)
 
 
+@pytest.mark.full  # a loop device, and a kernel that breaks a file system when told to, are not everywhere
 def test_a_disk_that_turns_read_only_in_the_middle_of_a_run_loses_nothing(crawl, faulty_disk):  # noqa: F811
     """The kernel's own doing after an error: only the next mount ends it."""
     break_disk, mend_disk = faulty_disk
