@@ -39,7 +39,7 @@ class Host(http.server.ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.port = self.server_address[1]
-        self.times, self.sent, self.peace = {}, {}, 0
+        self.times, self.sent, self.peace, self.asked_if = {}, {}, 0, []
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def handle_error(self, request, client_address):
@@ -110,6 +110,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def case_away(self):
         self.answer(302, "text/plain", b"", Location="http://169.254.169.254/computeMetadata/v1/instance/stolen")
 
+    def case_same(self):
+        self.server.asked_if.append(self.headers.get("If-None-Match"))
+        if self.server.asked_if[-1] == '"one"':
+            self.send_response(304)
+            self.end_headers()
+        else:
+            self.answer(200, "text/xml", RATES, ETag='"one"')
+
     def case_peace(self):
         if time.monotonic() < self.server.peace:
             self.answer(429, "text/plain", b"Too Many Requests", Retry_After="5")
@@ -117,6 +125,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(200, "application/json", chart(self.path))
 
 
+RATES = f'''<gesmes:Envelope xmlns:gesmes="http://www.gesmes.org/xml/2002-08-01"
+ xmlns="http://www.ecb.int/vocabulary/2002-08-01/eurofxref"><Cube><Cube time='{time.strftime("%Y-%m-%d")}'>
+<Cube currency='USD' rate='1.1684'/></Cube></Cube></gesmes:Envelope>'''.encode()
 BOMB = gzip.compress(bytes(1 << 29), 9)  # half a GiB of zeros
 
 # name: (recipe it is made of, words of the status)
@@ -143,8 +154,10 @@ def host():
 
 def make_recipe(machine, name, base, host_name, recipes):
     recipe = json.loads((machine.recipes / f"{base}.json").read_text())
-    recipe.update(name=name, hosts=[host_name], terms={}, politeness={"robots": "api", "delay": "0s", "connections": 1})
-    recipe["request"]["url"] = f"https://{host_name}/" + recipe["request"]["url"].split("/", 3)[3]
+    recipe.update(name=name, hosts=[host_name], terms={},
+                  politeness={**recipe["politeness"], "robots": "api", "delay": "0s", "connections": 1})
+    for part in recipe["request"].get("urls", [recipe["request"]]):
+        part["url"] = f"https://{host_name}/" + part["url"].split("/", 3)[3]
     recipe["request"]["timeout"] = "3s"
     for interval in recipe["intervals"].values():
         interval.pop("minimum_every", None)
@@ -245,3 +258,19 @@ def test_a_host_that_asks_for_peace_has_it_and_is_asked_as_before_afterwards(mac
     print(f"requests a second: {before:.2f} before, {during:.2f} during, {after:.2f} after")
     assert before > 0.3 and during == 0 and after > 0.3, (before, during, after, [at - asked[0] for at in asked])
     assert first_again - refused >= 5
+
+
+def test_a_document_that_did_not_change_is_not_sent_again_not_even_after_a_restart(machine, host, recipes):
+    make_recipe(machine, "same", "ecb-fx", "same.example", recipes)
+    crawl(machine, [{"name": "same", "recipe": "same", "symbols": ["EURUSD"], "interval": "1d", "every": "1s",
+                     "backfill": "1d"}], {"same.example": f"http://127.0.0.1:{host.port}/same"})
+    explained(machine, "three conditional requests", lambda: len(host.asked_if) >= 4, 30)
+    assert host.asked_if[0] is None and set(host.asked_if[1:]) == {'"one"'}, host.asked_if
+    time.sleep(6)  # what is not urgent is written down within 5 s
+    machine.crawlerd.kill()
+    before = len(host.asked_if)
+    machine.start(machine.crawlerd)
+    explained(machine, "two more", lambda: len(host.asked_if) >= before + 2, 30)
+    assert set(host.asked_if[before:]) == {'"one"'}, host.asked_if[before:]
+    job = crawler(machine)["jobs"][0]
+    assert (job["rows"], job["failures"], job["state"]) == (1, 0, "ok"), job
