@@ -409,6 +409,8 @@ void reconciler_look_at_all(Reconciler *reconciler)
             secret_look(work->resource);
         work->resource->dirty = true;
     }
+    LIST_FOREACH (works, work, reconciler->leaving)
+        work->resource->dirty = true; /* a person may have cured what kept it */
     reconciler_look_again_later(reconciler);
     reconciler_pass_soon(reconciler);
 }
@@ -454,6 +456,13 @@ Reconciler *reconciler_free(Reconciler *reconciler)
 Resource *reconciler_next(const Reconciler *reconciler, const Resource *after)
 {
     const ResourceWork *next = after ? after->work->works_next : reconciler->works;
+
+    return next ? next->resource : NULL;
+}
+
+Resource *reconciler_next_leaving(const Reconciler *reconciler, const Resource *after)
+{
+    const ResourceWork *next = after ? after->work->works_next : reconciler->leaving;
 
     return next ? next->resource : NULL;
 }

@@ -52,6 +52,8 @@ void reconciler_look_at_all(Reconciler *reconciler);
 
 /* In plan order; the iterator's own: NULL begins. */
 Resource *reconciler_next(const Reconciler *reconciler, const Resource *after);
+/* The same of what left the plan and is not undone yet. */
+Resource *reconciler_next_leaving(const Reconciler *reconciler, const Resource *after);
 Resource *reconciler_find(const Reconciler *reconciler, const char *kind, const char *name);
 /* No resource of the plan is wrong or at work. */
 bool reconciler_is_well(const Reconciler *reconciler);

@@ -45,6 +45,10 @@ static bool anything_is_wrong(const Manager *m)
          r = reconciler_next(m->reconciler, r))
         if (is_wrong(r))
             return true;
+    for (Resource *r = reconciler_next_leaving(m->reconciler, NULL); r;
+         r = reconciler_next_leaving(m->reconciler, r))
+        if (is_wrong(r))
+            return true;
     return false;
 }
 
@@ -202,6 +206,19 @@ static json_t *describe_resource(const Resource *resource)
                      json_time(resource->state_at));
 }
 
+/* What left the plan is shown while it cannot be undone. */
+static json_t *describe_leaving(const Resource *resource)
+{
+    auto_free char *message =
+        str_printf("it left the plan, and is not undone yet: %s", error_text(&resource->error));
+
+    return json_pack("{s:s, s:s, s:s, s:o, s:o, s:o}", "kind", resource->ops->kind, "name",
+                     resource->name, "state", resource_state_name(resource->state), "message",
+                     json_text_or_null(message), "remedy",
+                     json_text_or_null(resource->error.remedy), "since",
+                     json_time(resource->state_at));
+}
+
 static int describe_resources(const Manager *m, json_t *status)
 {
     json_t *resources = json_array(), *secrets = json_array(), *containers = json_array();
@@ -218,6 +235,10 @@ static int describe_resources(const Manager *m, json_t *status)
         if (json_array_append_new(list, describe_resource(r)) < 0)
             return -ENOMEM;
     }
+    for (Resource *r = reconciler_next_leaving(m->reconciler, NULL); r;
+         r = reconciler_next_leaving(m->reconciler, r))
+        if (is_wrong(r) && json_array_append_new(resources, describe_leaving(r)) < 0)
+            return -ENOMEM;
     return 0;
 }
 

@@ -119,6 +119,20 @@ def test_what_leaves_the_plan_is_left_alone_and_said(shared):
     assert not shared.vm.out("ls /run/mervis-agent/secrets/.store"), "the values of secrets go"
 
 
+def test_what_cannot_be_undone_is_shown_until_it_is(shared):
+    vm = shared.vm
+    shared.put_and_settle(files=[{"path": "/srv/undo/key", "secret": "app-key"}],
+                          secrets=[{"name": "app-key", "secret": "APP_KEY"}])
+    vm.sh("mv /srv/undo /srv/undone && ln -s /srv/undone /srv/undo")
+    shared.put(timezone="Asia/Seoul")
+    said = vm.explain("what stays", lambda: (vm.resource("file", "/srv/undo/key") or {}).get("message"))
+    assert "it left the plan, and is not undone yet" in said and "symbolic link" in said
+    assert vm.status()["state"] == "degraded"
+    vm.sh("rm /srv/undo && mv /srv/undone /srv/undo && agentctl apply")
+    shared.settle()
+    assert vm.sh("test -e /srv/undo/key", check=False).returncode == 1 and vm.resource("file") is None
+
+
 def test_swap_is_made_switched_on_resized_and_removed(swappy):
     vm = swappy.vm
     if not can_swap(vm):

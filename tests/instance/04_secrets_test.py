@@ -169,6 +169,21 @@ def crawl_with(world, *names):
                       "sink": {"ndjson": {"path": "/var/lib/mervis-crawler/rows.ndjson"}}}}
 
 
+def put_crawl(world, *names):
+    """Put it, and wait until it is handed to crawlerd; how the market host of the double likes that is another matter."""
+    before = world.vm.status()["plan"]["generation"]
+    world.put(**crawl_with(world, *names))
+    wait_handed(world, before + 1)
+
+
+def wait_handed(world, generation):
+    def handed():
+        status = world.vm.status()
+        crawler = next((one for one in status["resources"] if one["kind"] == "crawler"), None)
+        return status["plan"]["generation"] >= generation and crawler and crawler["state"] == "ok"
+    world.vm.explain("crawlerd to have its plan", handed, 30)
+
+
 def test_the_keys_of_the_crawler_are_on_a_ramfs_and_go_when_they_leave_the_plan(shared):
     vm, place = shared.vm, "/run/mervis-crawler/secrets"
     recipe = json.loads((Path(__file__).resolve().parents[2] / "crawler/recipe/upbit-candles.json").read_text())
@@ -180,7 +195,7 @@ def test_the_keys_of_the_crawler_are_on_a_ramfs_and_go_when_they_leave_the_plan(
     shared.cloud.add_secret("SECOND", "two-1")
     # What an earlier version of ours left on the tmpfs.
     vm.sh(f"mkdir -p {place} && echo old >{place}/stale && chown -R mervis-crawler: {place}")
-    shared.put_and_settle(**crawl_with(shared, "first", "second"))
+    put_crawl(shared, "first", "second")
     assert vm.out(f"stat -f -c %T {place}; stat -c '%a %U' {place}").split() == ["ramfs", "700", "mervis-crawler"]
     assert vm.out(f"cd {place} && stat -c '%n %a %U' *").splitlines() == [
         "first 400 mervis-crawler", "second 400 mervis-crawler"]
@@ -189,11 +204,12 @@ def test_the_keys_of_the_crawler_are_on_a_ramfs_and_go_when_they_leave_the_plan(
     assert vm.out("grep -r -l -E 'one-1|two-1' /var/lib/mervis-crawler /var/lib/mervis-agent /etc || true") == ""
     shared.cloud.add_secret("FIRST", "one-2")
     wait_for("the rotation", lambda: vm.out(f"cat {place}/first") == "one-2", 25)
+    generation = vm.status()["plan"]["generation"]
     vm.sh("systemctl restart agentd crawlerd")
-    shared.settle()
+    wait_handed(shared, generation)
     assert vm.out(f"ls -A {place}").split() == ["first", "second"]
     assert vm.out(f"grep -c {place} /proc/mounts") == "1"
-    shared.put_and_settle(**crawl_with(shared, "second"))
+    put_crawl(shared, "second")
     assert vm.out(f"ls -A {place}") == "second"
     shared.put_and_settle(timezone="Asia/Seoul")
     wait_for("nothing to be left", lambda: vm.sh(f"test -e {place}", check=False).returncode == 1, 10)
@@ -208,9 +224,11 @@ def test_a_crawler_that_moves_its_directory_gets_no_keys_elsewhere(shared):
     said = vm.explain("the refusal", lambda: (vm.resource("crawler") or {}).get("message"))
     assert "secrets" in said
     assert vm.out("ls -A /srv/trap; grep -c /srv/trap /proc/mounts || true") == "0"
+    generation = vm.status()["plan"]["generation"]
     vm.sh(f"rm {place}; agentctl apply")
-    shared.settle()
+    wait_handed(shared, generation)
     assert vm.out(f"stat -f -c %T {place}") == "ramfs"
+    shared.put_and_settle(timezone="Asia/Seoul")
 
 
 def in_memory(vm, pid, needles):

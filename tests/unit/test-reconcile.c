@@ -370,9 +370,11 @@ static void what_leaves_is_removed_before_what_comes_and_a_failed_removal_is_rep
     assert_string_equal(work, "c-old -c-old"); /* what makes room goes first */
     end_later(old, -EIO);
     assert_int_equal(f->left, 1);
+    assert_int_equal(reconciler_next_leaving(f->reconciler, NULL)->state, RESOURCE_FAILED);
     end_next(f, old, 0);
     assert_int_equal(old->removed, 2);
     assert_int_equal(f->left, 2);
+    assert_null(reconciler_next_leaving(f->reconciler, NULL));
     turn(f, 0);
     assert_int_equal(fakes[1].applied, 1);
 }
