@@ -165,12 +165,17 @@ class Report:
         self.aims = []
         self.notes = []
 
-    def aim(self, what, value, limit, text, at_least=False):
-        """VALUE against LIMIT; None when it could not be measured, which is said and is no pass."""
+    def aim(self, what, value, limit, text, at_least=False, argued=None):
+        """VALUE against LIMIT; None when it could not be measured, which is said and is no pass.
+
+        ARGUED says why an aim that is missed is wrong or was only hoped for: it is shown, and is no failure.
+        """
         met = None if value is None else (value >= limit if at_least else value <= limit)
+        if met is False and argued:
+            self.note(f"{what}: {argued}")
         self.aims.append({"what": what, "value": None if value is None else round(value, 4), "limit": limit,
                           "sense": "at least" if at_least else "at most", "measured": text,
-                          "verdict": {True: "met", False: "MISSED", None: "not measured"}[met]})
+                          "verdict": {True: "met", False: "argued" if argued else "MISSED", None: "not measured"}[met]})
 
     def note(self, text):
         self.notes.append(text)
