@@ -118,6 +118,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.answer(200, "text/xml", RATES, ETag='"one"')
 
+    def case_robots(self):
+        word = self.path.split("/")[2]
+        self.server.times.setdefault(f"{word}{self.path.partition('?')[0].partition(word)[2]}", []).append(time.monotonic())
+        status, text = ROBOTS[word]
+        if self.path.endswith("/robots.txt"):
+            self.answer(status, "text/plain", text)
+        else:
+            self.answer(200, "application/json", chart(self.path))
+
     def case_peace(self):
         if time.monotonic() < self.server.peace:
             self.answer(429, "text/plain", b"Too Many Requests", Retry_After="5")
@@ -125,6 +134,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(200, "application/json", chart(self.path))
 
 
+ROBOTS = {
+    "no": (200, b"User-agent: *\nDisallow: /\n"),
+    "some": (200, b"User-agent: *\nDisallow: /private\nDisallow: /v8\nAllow: /v8/finance\n"),  # the longest wins
+    "ours": (200, b"User-agent: *\nAllow: /\n\nUser-agent: Mervis-Agent\nDisallow: /v8\n"),
+    "none": (404, b"there is none"),
+    "broken": (503, b"later"),
+}
 RATES = f'''<gesmes:Envelope xmlns:gesmes="http://www.gesmes.org/xml/2002-08-01"
  xmlns="http://www.ecb.int/vocabulary/2002-08-01/eurofxref"><Cube><Cube time='{time.strftime("%Y-%m-%d")}'>
 <Cube currency='USD' rate='1.1684'/></Cube></Cube></gesmes:Envelope>'''.encode()
@@ -152,10 +168,10 @@ def host():
     made.shutdown()
 
 
-def make_recipe(machine, name, base, host_name, recipes):
+def make_recipe(machine, name, base, host_name, recipes, robots="api"):
     recipe = json.loads((machine.recipes / f"{base}.json").read_text())
     recipe.update(name=name, hosts=[host_name], terms={},
-                  politeness={**recipe["politeness"], "robots": "api", "delay": "0s", "connections": 1})
+                  politeness={**recipe["politeness"], "robots": robots, "delay": "0s", "connections": 1})
     for part in recipe["request"].get("urls", [recipe["request"]]):
         part["url"] = f"https://{host_name}/" + part["url"].split("/", 3)[3]
     recipe["request"]["timeout"] = "3s"
@@ -274,3 +290,26 @@ def test_a_document_that_did_not_change_is_not_sent_again_not_even_after_a_resta
     assert set(host.asked_if[before:]) == {'"one"'}, host.asked_if[before:]
     job = crawler(machine)["jobs"][0]
     assert (job["rows"], job["failures"], job["state"]) == (1, 0, "ok"), job
+
+
+def test_robots_txt_is_read_first_and_obeyed(machine, host, recipes):
+    for word in ROBOTS:
+        make_recipe(machine, word, "yahoo-chart", f"{word}.example", recipes, robots="obey")
+    crawl(machine, [{"name": word, "recipe": word, "symbols": ["AAPL"], "interval": "1d", "every": "1m", "backfill": "9d"}
+                    for word in ROBOTS],
+          {f"{word}.example": f"http://127.0.0.1:{host.port}/robots/{word}" for word in ROBOTS})
+
+    def all_known():
+        jobs = {job["name"]: job for job in (crawler(machine) or {"jobs": []})["jobs"]}
+        return jobs if jobs and all(job["rows"] or job["message"] or host.times.get("broken/robots.txt")
+                                    for job in jobs.values()) else None
+    jobs = explained(machine, "word of each", all_known, 40)
+    asked = {word: f"{word}/v8/finance/chart/AAPL" in host.times for word in ROBOTS}
+    assert asked == {"no": False, "some": True, "ours": False, "none": True, "broken": False}, asked
+    for word in ROBOTS:
+        assert len(host.times[f"{word}/robots.txt"]) == 1, word  # once, not for every request
+        if asked[word]:
+            assert jobs[word]["rows"] == 3 and host.times[f"{word}/robots.txt"] < host.times[f"{word}/v8/finance/chart/AAPL"]
+    for word in ("no", "ours"):
+        assert jobs[word]["message"] == f"robots.txt of {word}.example forbids it", jobs[word]
+        assert '`terms` to "acknowledged"' in jobs[word]["remedy"], jobs[word]
