@@ -109,6 +109,7 @@ def test_a_symbolic_link_in_the_path_of_a_file_is_refused(shared):
 
 
 def test_what_leaves_the_plan_is_left_alone_and_said(shared):
+    shared.cloud.add_secret("APP_KEY", b"to leave")
     shared.put_and_settle(files=[{"path": "/etc/motd", "content": "hello\n"}, {"path": "/etc/left.key", "secret": "app-key"}],
                           secrets=[{"name": "app-key", "secret": "APP_KEY"}])
     assert shared.vm.out("stat -c %a /etc/left.key") == "400"
@@ -121,6 +122,7 @@ def test_what_leaves_the_plan_is_left_alone_and_said(shared):
 
 def test_what_cannot_be_undone_is_shown_until_it_is(shared):
     vm = shared.vm
+    shared.cloud.add_secret("APP_KEY", b"to undo")
     shared.put_and_settle(files=[{"path": "/srv/undo/key", "secret": "app-key"}],
                           secrets=[{"name": "app-key", "secret": "APP_KEY"}])
     vm.sh("mv /srv/undo /srv/undone && ln -s /srv/undone /srv/undo")
