@@ -80,9 +80,14 @@ int verb_status_of(const Error *err)
 
 static int add_row(Buf *text, const char *left, const char *right)
 {
+    const View view = {.width = RENDER_WIDTH};
+    int r;
+
     if (strlen(left) + 4 > NAME_COLUMN)
-        return buf_printf(text, "  %s\n%*s%s\n", left, NAME_COLUMN, "", right);
-    return buf_printf(text, "  %-*s%s\n", NAME_COLUMN - 2, left, right);
+        r = buf_printf(text, "  %s\n%*s", left, NAME_COLUMN, "");
+    else
+        r = buf_printf(text, "  %-*s", NAME_COLUMN - 2, left);
+    return r < 0 ? r : render_wrapped(text, &view, NAME_COLUMN, COLOUR_NONE, right);
 }
 
 static int add_options(Buf *text, const VerbOption *options)
@@ -273,7 +278,8 @@ static int run_verb(const Verb *verb, char *const *argv)
         return usage("%s needs %s", verb->name, verb->operands);
     if (n > verb->max)
         return usage("%s takes no \"%s\"", verb->name, operands[verb->max]);
-    return verb->run(operands);
+    /* Looked at here, so that a slip is told in agentctl's own words. */
+    return verb->run(verb->passes ? argv : operands);
 }
 
 int agentctl_main(int argc, char **argv)
@@ -295,8 +301,5 @@ int agentctl_main(int argc, char **argv)
     verb = find_verb(argv + 1, &words);
     if (!verb)
         return unknown_verb(argv + 1);
-    argv += 1 + words;
-    if (verb->passes && !(argv[0] && (streq(argv[0], "--help") || streq(argv[0], "-h"))))
-        return verb->run(argv);
-    return run_verb(verb, argv);
+    return run_verb(verb, argv + 1 + words);
 }

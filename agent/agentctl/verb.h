@@ -25,7 +25,7 @@ typedef struct Verb {
     const char *name;     /* one or two words: "status", "plan validate" */
     const char *operands; /* for help: "FILE", "[NAME]", "" */
     unsigned min, max;    /* how many operands */
-    bool passes;          /* to another program, which reads options and operands itself */
+    bool passes;          /* options and operands as they stand, to another program */
     /* Runs it; `operands` ends with NULL. The status is one of ExitStatus, or what the verb's help
      * says. What went wrong has been said on stderr by then (verb_fail()). */
     int (*run)(char *const *operands);

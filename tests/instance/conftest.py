@@ -167,7 +167,7 @@ def pytest_runtest_makereport(item, call):
     world = given.get("world") or given.get("shared")
     if report.failed and world:
         report.sections.append(("console", tail(world.vm.log, 30)))
-        if world.vm.leader:
+        if getattr(world.vm, "leader", None):
             journal = world.vm.sh("journalctl -u agentd -o short-monotonic -n 60", check=False).stdout
             report.sections.append(("journal of agentd", journal))
 

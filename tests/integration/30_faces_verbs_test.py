@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from rig.bus import Bus
-from rig.process import wait_for
+from rig.process import run, wait_for
 
 # "daemon", whom the bus knows: neither root nor whom crawlerd runs as.
 SOMEBODY = (1, 1)
@@ -58,6 +58,23 @@ def as_somebody(machine, *words, **kwargs):
 
 def started_at(machine):
     return machine.engine.inspect("mervis")["State"]["StartedAt"]
+
+
+def test_help_of_every_verb_fits_80_columns_and_wrong_words_are_refused_with_a_hint(machine):
+    text = machine.agentctl("--help", check=True).stdout
+    verbs = re.findall(r"(?m)^  ([a-z]+(?: [a-z-]+)?)(?= |$)", text.partition("Options:")[0])
+    assert {"status", "doctor", "plan show", "crawl flush", "recipe test", "logs"} <= set(verbs) and len(verbs) > 18
+    for verb in verbs:
+        page = run([machine.program("agentctl"), *verb.split(), "--help"])
+        assert page.stdout.startswith(f"Usage: agentctl {verb}") and not page.stderr
+        assert max(len(line) for line in (text + page.stdout).splitlines()) <= 80, page.stdout
+        wrong = run([machine.program("agentctl"), *verb.split(), "--nonsense"], check=False)
+        assert wrong.returncode == 64 and f"`agentctl {verb} --help`" in wrong.stderr and not wrong.stdout
+        many = run([machine.program("agentctl"), *verb.split(), *"abcdef"], check=False)
+        assert many.returncode == 64 and 'takes no "' in many.stderr, (verb, many.stderr)
+    for words in ((), ("nonsense",), ("plan",), ("crawl", "nonsense")):
+        done = run([machine.program("agentctl"), *words], check=False)
+        assert done.returncode == 64 and done.stderr.count("\n") == 1 and not done.stdout, words
 
 
 def test_everybody_may_read_and_what_is_piped_is_plain_and_fits_80_columns(well):
