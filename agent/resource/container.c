@@ -114,17 +114,14 @@ void container_fail(Container *c, int code, ErrorKind kind, const char *format, 
 static int container_declare(ResourceContext *context, const Plan *plan, Error *err)
 {
     PLAN_FOREACH (PlanContainer, container, plan->containers) {
-        auto_free char *fingerprint = NULL;
         Container *c = calloc(1, sizeof(*c));
         int r;
 
-        if (!c || container_spec_canonical(plan, container, &fingerprint) < 0) {
-            free(c);
+        if (!c)
             return error_oom(err);
-        }
         c->plan = container;
         c->due = true;
-        r = resource_add(context, &resource_container, container->name, fingerprint, true, c, err);
+        r = resource_add(context, &resource_container, container->name, true, c, err);
         if (r < 0)
             return r;
     }

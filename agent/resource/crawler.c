@@ -59,7 +59,7 @@ static int crawler_declare(ResourceContext *context, const Plan *plan, Error *er
         free(item);
         return error_oom(err);
     }
-    return resource_add(context, &resource_crawler, "crawlerd", item->document, false, item, err);
+    return resource_add(context, &resource_crawler, "crawlerd", false, item, err);
 }
 
 /* It came, or it went: either way it is asked again, and started where it does not run. */

@@ -99,7 +99,7 @@ static int file_declare(ResourceContext *context, const Plan *plan, Error *err)
     int r;
 
     PLAN_FOREACH (PlanFile, file, plan->system.files) {
-        r = resource_add(context, &resource_file, file->path, file->path, false, file, err);
+        r = resource_add(context, &resource_file, file->path, false, file, err);
         if (r < 0)
             return r;
     }

@@ -270,23 +270,16 @@ static void images_inherit(Resource *resource, Resource *from)
 static int images_declare(ResourceContext *context, const Plan *plan, Error *err)
 {
     const PlanImages *wanted = &plan->images;
-    auto_free char *fingerprint = NULL;
     Images *images;
 
     if (plan->containers.n == 0 && wanted->scope != PLAN_SCOPE_ALL)
         return 0;
 
-    fingerprint =
-        str_printf("%" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %d", wanted->keep_previous,
-                   wanted->min_age_usec, wanted->disk_high, wanted->disk_low, wanted->scope);
     images = calloc(1, sizeof(*images));
-    if (!fingerprint || !images) {
-        free(images);
+    if (!images)
         return error_oom(err);
-    }
-
     images->due = true;
-    return resource_add(context, &resource_images, IMAGES_NAME, fingerprint, false, images, err);
+    return resource_add(context, &resource_images, IMAGES_NAME, false, images, err);
 }
 
 json_t *images_describe(const Resource *resource)

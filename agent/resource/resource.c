@@ -29,8 +29,8 @@ const ResourceOps *resource_kind(const char *kind)
     return NULL;
 }
 
-int resource_add(ResourceContext *context, const ResourceOps *ops, const char *name,
-                 const char *fingerprint, bool required, void *item, Error *err)
+int resource_add(ResourceContext *context, const ResourceOps *ops, const char *name, bool required,
+                 void *item, Error *err)
 {
     auto_(resource_freep) Resource *resource = calloc(1, sizeof(*resource));
     int r;
@@ -47,8 +47,7 @@ int resource_add(ResourceContext *context, const ResourceOps *ops, const char *n
     resource->item = item;
     resource->required = required;
     resource->name = strdup(name);
-    resource->fingerprint = strdup(fingerprint);
-    if (!resource->name || !resource->fingerprint)
+    if (!resource->name)
         return error_oom(err);
 
     r = context->host->add(resource, context->host_userdata);
@@ -67,7 +66,6 @@ Resource *resource_free(Resource *resource)
         resource->ops->free(resource);
     error_done(&resource->error);
     free(resource->name);
-    free(resource->fingerprint);
     free(resource->told);
     free(resource);
     return NULL;

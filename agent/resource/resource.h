@@ -93,9 +93,8 @@ struct Resource {
     const ResourceOps *ops;
     ResourceContext *context;
     char *name;
-    char *fingerprint; /* of what is declared: the same text means that nothing changed for it */
-    bool required;     /* holds the later stages of a first boot while it fails */
-    void *item;        /* the kind's own part */
+    bool required; /* holds the later stages of a first boot while it fails */
+    void *item;    /* the kind's own part */
 
     /* The reconciler's. */
     ResourceState state;
@@ -148,8 +147,8 @@ const ResourceOps *resource_kind(const char *kind);
 
 /* Creates one and hands it to the host. `item` becomes the resource's (freed by ops->free); on
  * failure it is freed too. */
-int resource_add(ResourceContext *context, const ResourceOps *ops, const char *name,
-                 const char *fingerprint, bool required, void *item, Error *err) must_check;
+int resource_add(ResourceContext *context, const ResourceOps *ops, const char *name, bool required,
+                 void *item, Error *err) must_check;
 Resource *resource_free(Resource *resource);
 DEFINE_AUTO(Resource, resource_free)
 

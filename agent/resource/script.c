@@ -87,8 +87,7 @@ static int script_declare(ResourceContext *context, const Plan *plan, Error *err
             item_free(item);
             return error_oom(err);
         }
-        r = resource_add(context, &resource_script, script->name, item->sha256, script->required,
-                         item, err);
+        r = resource_add(context, &resource_script, script->name, script->required, item, err);
         if (r < 0)
             return r;
     }

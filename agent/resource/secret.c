@@ -47,16 +47,13 @@ void secret_look(Resource *resource)
 static int secret_declare(ResourceContext *context, const Plan *plan, Error *err)
 {
     PLAN_FOREACH (PlanSecret, secret, plan->secrets) {
-        auto_free char *fingerprint = str_printf("%s %s", secret->secret, secret->version);
         SecretItem *item = calloc(1, sizeof(*item));
         int r;
 
-        if (!item || !fingerprint) {
-            free(item);
+        if (!item)
             return error_oom(err);
-        }
         item->plan = secret;
-        r = resource_add(context, &resource_secret, secret->name, fingerprint, false, item, err);
+        r = resource_add(context, &resource_secret, secret->name, false, item, err);
         if (r < 0)
             return r;
     }

@@ -68,7 +68,6 @@ static void item_free(SwapItem *item)
 
 static int swap_declare(ResourceContext *context, const Plan *plan, Error *err)
 {
-    auto_free char *fingerprint = NULL;
     SwapItem *item;
 
     if (!plan->system.swap)
@@ -80,12 +79,11 @@ static int swap_declare(ResourceContext *context, const Plan *plan, Error *err)
     item->size_bytes = item->plan->size.by_memory ? size_by_memory() : item->plan->size.bytes;
     item->path = resource_path(context, item->plan->path);
     item->temporary = item->path ? str_printf("%s.new", item->path) : NULL;
-    fingerprint = str_printf("%s %ju", item->plan->path, (uintmax_t)item->size_bytes);
-    if (!item->temporary || !fingerprint) {
+    if (!item->temporary) {
         item_free(item);
         return error_oom(err);
     }
-    return resource_add(context, &resource_swap, item->plan->path, fingerprint, false, item, err);
+    return resource_add(context, &resource_swap, item->plan->path, false, item, err);
 }
 
 /* --- Observing ------------------------------------------------------------------------------- */

@@ -25,7 +25,7 @@ static int timezone_declare(ResourceContext *context, const Plan *plan, Error *e
     if (!zone)
         return error_oom(err);
     /* One name for every zone: another zone is a change, and nothing leaves. */
-    return resource_add(context, &resource_timezone, "/etc/localtime", zone, false, zone, err);
+    return resource_add(context, &resource_timezone, "/etc/localtime", false, zone, err);
 }
 
 static int zone_exists(const Resource *resource, Error *err)

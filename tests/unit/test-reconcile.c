@@ -100,7 +100,7 @@ static int declare(ResourceContext *context, const ResourceOps *ops, char first,
 {
     for (Fake *fake = fakes; fake < fakes + FAKES_MAX; fake++)
         if (fake->declared && fake->name[0] == first) {
-            int r = resource_add(context, ops, fake->name, "", fake->required, fake, err);
+            int r = resource_add(context, ops, fake->name, fake->required, fake, err);
 
             if (r < 0)
                 return r;
