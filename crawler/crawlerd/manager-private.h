@@ -78,6 +78,14 @@ void manager_hold_changed(Manager *m);
 const char *manager_hold_reason(const Manager *m);
 int manager_serve_bus(Manager *m, Error *err) must_check;
 
+/* manager-document.c */
+/* The file, else the last accepted one, else none. 1 read, 0 none or unchanged. */
+int manager_load_document(Manager *m, bool starting, Error *err) must_check;
+/* And all that works by it: jobs, sink, delivery. */
+void manager_forget_document(Manager *m);
+/* Why the document, or the beginning with it, was refused: for status. */
+void manager_set_refused(Manager *m, const Error *err);
+
 /* once.c */
 int once_begin(Manager *m) must_check;
 void once_given_up(Manager *m, const char *job, const char *symbol, const char *message,
