@@ -199,7 +199,7 @@ def test_the_keys_of_the_crawler_are_on_a_ramfs_and_go_when_they_leave_the_plan(
     assert vm.out(f"stat -f -c %T {place}; stat -c '%a %U' {place}").split() == ["ramfs", "700", "mervis-crawler"]
     assert vm.out(f"cd {place} && stat -c '%n %a %U' *").splitlines() == [
         "first 400 mervis-crawler", "second 400 mervis-crawler"]
-    pid = vm.pid("crawlerd")
+    pid = wait_for("crawlerd", lambda: vm.pid("crawlerd"), 30)
     assert vm.out(f"cat /proc/{pid}/root{place}/first") == "one-1", "crawlerd sees it from its own mount namespace"
     assert vm.out("grep -r -l -E 'one-1|two-1' /var/lib/mervis-crawler /var/lib/mervis-agent /etc || true") == ""
     shared.cloud.add_secret("FIRST", "one-2")
