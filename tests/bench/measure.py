@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -113,6 +114,28 @@ def run_measured(argv, log, env=None, cpus=None, timeout=900):
         end = Path(log).read_text(errors="replace")[-2000:]
         raise BenchError(f"{argv[0]} ended with status {child.returncode} after {wall:.1f} s\n{end}")
     return Cost(wall, usage, peak * 1024, written)
+
+
+# A peer may write where the machine's own configuration is: into memory instead.
+ALOFT = """
+mount -t tmpfs tmpfs /mnt && for dir in etc var; do
+    mkdir /mnt/$dir /mnt/$dir-work &&
+    mount -t overlay overlay -o lowerdir=/$dir,upperdir=/mnt/$dir,workdir=/mnt/$dir-work /$dir || exit 1
+done
+exec "$@"
+"""
+
+
+def aloft(*argv):
+    return ["unshare", "-m", "sh", "-c", ALOFT, "sh", *argv]
+
+
+def cloud_init(log):
+    """Its first stage alone, which every boot has: what the others do is what agentd does instead. None: not installed."""
+    if not shutil.which("cloud-init"):
+        return None
+    cost = run_measured(aloft("cloud-init", "init", "--local"), log, timeout=120)
+    return {"cpu_seconds": round(cost.cpu, 2), "seconds": round(cost.wall, 2), "peak_mib": round(cost.peak / MIB, 1)}
 
 
 def two_sides():
