@@ -74,6 +74,12 @@ def _furnish(root):
         (system / f"{name}.service").write_text(
             f"[Service]\nExecStart=/lib/systemd/systemd-socket-proxyd {address}:80\n")
         _want(system, "sockets.target", f"/etc/systemd/system/{name}.socket")
+    # An emulated processor is ten times slower, on a busy host a hundred times: not what the units' limits are about.
+    for name in ("agentd", "crawlerd", "statusd", "docker", "containerd"):
+        patient = system / f"{name}.service.d" / "patient.conf"
+        patient.parent.mkdir(exist_ok=True)
+        patient.write_text("[Service]\nTimeoutStartSec=600\nWatchdogSec=300\n" if name in ("agentd", "crawlerd", "statusd")
+                           else "[Service]\nTimeoutStartSec=600\n")
     _want(system, "multi-user.target", "/lib/systemd/system/systemd-networkd.service")
     _want(system, "multi-user.target", "/usr/local/lib/systemd/system/statusd.service")
     for name in ("statusd.socket", "statusd-local.socket"):
