@@ -445,7 +445,68 @@ static int add_backfills(Buf *ret, const View *view, const json_t *crawler)
     return r;
 }
 
-static int add_crawler(Buf *ret, const View *view, const json_t *status)
+/* What of the day's limits is used: BigQuery's, and the plan's own for the way out. */
+static int add_budgets(Buf *ret, const View *view, const json_t *crawler)
+{
+    const json_t *delivery = json_object_get(crawler, "delivery");
+    const json_t *egress = json_object_get(crawler, "egress");
+    char used[PARSE_TEXT_MAX], all[PARSE_TEXT_MAX];
+    uint64_t forecast = count_of(delivery, "loads_forecast"), cents;
+    int r = 0;
+
+    if (forecast > 0)
+        r = add_line(
+            ret, view, "", COLOUR_NONE,
+            "loads today: %" PRIu64 ", forecast %" PRIu64 " a table, partition changes: %" PRIu64,
+            count_of(delivery, "loads_today"), forecast, count_of(delivery, "partitions_today"));
+    if (r < 0 || !json_is_object(egress))
+        return r;
+    (void)format_size_human(used, count_of(egress, "bytes_today"));
+    (void)format_size_human(all, count_of(egress, "daily_bytes"));
+    cents = (uint64_t)(json_number_value(json_object_get(egress, "cost_today")) * 100 + 0.5);
+    return add_line(ret, view, "", COLOUR_NONE,
+                    "today %s%s%s through Cloud NAT, about $%" PRIu64 ".%02" PRIu64, used,
+                    count_of(egress, "daily_bytes") > 0 ? " of " : "",
+                    count_of(egress, "daily_bytes") > 0 ? all : "", cents / 100, cents % 100);
+}
+
+static int add_hosts(Buf *ret, const View *view, const json_t *crawler)
+{
+    static const Column columns[] = {{"HOST", COLUMN_SHRINK},    {"REQUESTS", COLUMN_RIGHT},
+                                     {"REFUSALS", COLUMN_RIGHT}, {"CONN", COLUMN_RIGHT},
+                                     {"/120 S", COLUMN_RIGHT}, {"RECEIVED", COLUMN_RIGHT},
+                                     {"SENT", COLUMN_RIGHT}};
+    const json_t *list = json_object_get(crawler, "hosts"), *item;
+    char requests[NUMBER_TEXT_MAX], refusals[NUMBER_TEXT_MAX], connections[NUMBER_TEXT_MAX];
+    char recent[NUMBER_TEXT_MAX], in[PARSE_TEXT_MAX], out[PARSE_TEXT_MAX];
+    auto_(table_freep) Table *table = NULL;
+    size_t i;
+    int r;
+
+    r = table_new(columns, ELEMENTS(columns), &table);
+    if (r < 0)
+        return r;
+    json_array_foreach (list, i, item) {
+        (void)format_size_human(in, count_of(item, "bytes_in"));
+        (void)format_size_human(out, count_of(item, "bytes_out"));
+        r = table_add(table, (const char *const[]){
+                                 json_str(item, "host"), number_text(item, "requests", requests),
+                                 number_text(item, "refusals", refusals),
+                                 number_text(item, "connections", connections),
+                                 number_text(item, "connections_120s", recent), in, out});
+        if (r < 0)
+            return r;
+    }
+    r = add_table(ret, view, table, json_array_size(list));
+    json_array_foreach (list, i, item)
+        if (r >= 0 && json_str(item, "waits"))
+            r = add_line(ret, view, "", COLOUR_BUSY, "%s: %s", text_of(item, "host", "?"),
+                         json_str(item, "waits"));
+    return r;
+}
+
+/* `whole`: with what only `crawl status` has room for. */
+static int add_crawler_as(Buf *ret, const View *view, const json_t *status, bool whole)
 {
     const json_t *crawler = json_object_get(status, "crawler");
     const json_t *spool = json_object_get(crawler, "spool");
@@ -479,9 +540,18 @@ static int add_crawler(Buf *ret, const View *view, const json_t *status)
         r = add_line(ret, view, "", COLOUR_NONE, "batches open: %" PRIu64 ", dead letters: %s",
                      count_of(delivery, "batches_open"),
                      number_text(delivery, "dead_letters", dead));
+    if (r >= 0 && whole)
+        r = add_budgets(ret, view, crawler);
     if (r >= 0)
         r = add_backfills(ret, view, crawler);
-    return r < 0 ? r : add_jobs(ret, view, crawler);
+    if (r >= 0)
+        r = add_jobs(ret, view, crawler);
+    return r < 0 || !whole ? r : add_hosts(ret, view, crawler);
+}
+
+static int add_crawler(Buf *ret, const View *view, const json_t *status)
+{
+    return add_crawler_as(ret, view, status, /* whole= */ false);
 }
 
 static int add_events(Buf *ret, const View *view, const json_t *status)
@@ -578,7 +648,7 @@ int status_view_crawler(const json_t *crawler, const View *view, bool *ret_well,
         r = add_list_trouble(&t, "host", "host", json_object_get(crawler, "hosts"));
     *ret_well = !streq(state, "degraded") && !streq(state, "paused");
     if (r >= 0)
-        r = add_crawler(ret, view, status);
+        r = add_crawler_as(ret, view, status, /* whole= */ true);
     drop_first_line_end(ret);
     return r;
 }

@@ -110,10 +110,18 @@
  *   "delivery": { "sink": string | null,                     "bigquery-load", "sqlite", "ndjson"
  *     "rows_delivered": integer,      since the state began
  *     "last_delivery_at": time, "batches_open": integer, "dead_letters": integer,
+ *     "loads_today", "partitions_today", "repairs_today": integer,     of BigQuery's limits
+ *     "loads_forecast": integer,      a day and table, where rows come all the time
  *     "message", "remedy" },
  *
- *   "hosts": [ { "host": string, "requests": integer, "bytes_in": integer, "bytes_out": integer,
- *                "connections": integer, "breaker_open": bool, "retry_at": time,
+ *   "egress": { "bytes_today": integer, "daily_bytes": integer,      0: no limit
+ *               "cost_today": real } | null,      by the plan's prices, a day of Cloud NAT included
+ *
+ *   "hosts": [ { "host": string, "requests": integer, "refusals": integer,
+ *                "bytes_in": integer, "bytes_out": integer,
+ *                "connections": integer, "connections_120s": integer,
+ *                "breaker_open": bool, "retry_at": time,
+ *                "waits": string | null,       for a budget: nothing is wrong
  *                "message", "remedy" } ]
  * }
  */

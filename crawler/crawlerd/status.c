@@ -94,14 +94,14 @@ static json_t *describe_hosts(Manager *m)
 
         if (json_array_append_new(
                 hosts,
-                json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:o, s:o, s:o}", "host",
+                json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:o, s:o, s:o, s:o}", "host",
                           host->name, "requests", number(host->requests), "refusals",
                           number(host->refusals), "bytes_in", number(host->bytes_in), "bytes_out",
                           number(host->bytes_out), "connections", number(host->connections),
                           "connections_120s", number(fetch_host_recent_connections(host, now)),
                           "breaker_open", (int)open, "retry_at", when(open ? host->until_usec : 0),
-                          "message", text_or_null(open ? host->message : host->waits), "remedy",
-                          json_null())) < 0)
+                          "waits", text_or_null(open ? NULL : host->waits), "message",
+                          text_or_null(open ? host->message : NULL), "remedy", json_null())) < 0)
             return NULL;
     }
     return take_ptr(hosts);

@@ -105,6 +105,9 @@ def test_a_host_that_ends_each_connection_does_not_get_beyond_the_budget(machine
         time.sleep(0.2)
     assert nat.dropped == 0
     assert crawler(machine)["jobs"][0]["failures"] == 0
+    assert host(machine)["waits"] == "new connections are kept under nat_ports", host(machine)
+    shown = " ".join(machine.agentctl("crawl", "status").stdout.split())
+    assert "new connections are kept under nat_ports" in shown and f"query1.finance.yahoo.com {budget}" in shown, shown
 
 
 @pytest.mark.full  # connects that time out, and the doctor's own
