@@ -45,6 +45,7 @@ def rooted(machine, request):
     run(["umount", "-l", machine.root])
 
 
+@pytest.mark.full  # a loop device, and a kernel that lets us swap
 def test_a_swap_file_is_made_resized_and_removed_without_copy_on_write(rooted):
     machine, path = rooted, rooted.root / "swap file"
     system = {"swap": {"size": "17MiB", "path": "/swap file", "swappiness": 10}}
