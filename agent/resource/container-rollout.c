@@ -373,6 +373,7 @@ static void take_over(Container *c)
     }
     forget(&c->complaint);
     forget(&c->put_off);
+    c->forced = release_free(c->forced);
     c->slot.committed_at = now_realtime_usec();
     c->slot.deaths = 0;
     c->slot.exit_status = -1;

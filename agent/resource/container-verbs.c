@@ -96,7 +96,8 @@ static int prepare_verb(Resource *resource, Error *err)
     r = container_prepare(resource, err);
     if (r < 0)
         return r;
-    if (is_switching(c) || (c->working && !is_at_rest(c)))
+    /* One that was kept although it is bad may be proved again and again: it is nobody's turn. */
+    if ((is_switching(c) && container_has_way_back(c)) || (c->working && !is_at_rest(c)))
         return error_set(err, -EBUSY, ERROR_INVALID,
                          "container %s is at work (%s); try again when it is done", resource->name,
                          rollout_state_name(c->shown));
@@ -158,6 +159,8 @@ static int record_rollback(Container *c, const Release *previous, Error *err)
 
     if (str_set(&c->slot.next, previous->id) < 0)
         return error_oom(err);
+    if (is_switching(c))
+        c->slot.state = ROLLOUT_FAILED;
     r = db_begin(db, err);
     if (r < 0)
         return r;
