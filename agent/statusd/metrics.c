@@ -18,11 +18,13 @@ typedef enum MetricForm {
     FORM_USEC,    /* to seconds */
     FORM_TIME,    /* to seconds since 1970 */
     FORM_PERCENT, /* to a ratio */
+    FORM_REAL,    /* to the millionth */
     FORM_STATE,   /* 1 for the state it is in, as a label; `expect` NULL */
     FORM_EQUALS,  /* 1 when the member is `expect`, else 0 */
 } MetricForm;
 
 #define LABELS_MAX 2
+#define REAL_MAX   1e12 /* in millionths an int64_t */
 
 typedef struct Metric {
     const char *name, *type, *help;
@@ -65,8 +67,18 @@ static const Metric metrics[] = {
     {"mervis_crawler_job_failures_total", "counter", "Requests to a source that failed.", FROM_CRAWLER, "jobs", "failures", FORM_NUMBER, NULL, {"name", "recipe"}},
     {"mervis_crawler_job_received_bytes_total", "counter", "Bytes received from a source.", FROM_CRAWLER, "jobs", "bytes_in", FORM_NUMBER, NULL, {"name", "recipe"}},
     {"mervis_crawler_job_last_fetch_timestamp_seconds", "gauge", "When a source last answered.", FROM_CRAWLER, "jobs", "last_fetch_at", FORM_TIME, NULL, {"name", "recipe"}},
+    {"mervis_crawler_host_requests_total", "counter", "Requests to a host.", FROM_CRAWLER, "hosts", "requests", FORM_NUMBER, NULL, {"host"}},
+    {"mervis_crawler_host_refusals_total", "counter", "Requests to a host that it refused or could not answer.", FROM_CRAWLER, "hosts", "refusals", FORM_NUMBER, NULL, {"host"}},
+    {"mervis_crawler_host_received_bytes_total", "counter", "Bytes received from a host.", FROM_CRAWLER, "hosts", "bytes_in", FORM_NUMBER, NULL, {"host"}},
+    {"mervis_crawler_host_sent_bytes_total", "counter", "Bytes sent to a host.", FROM_CRAWLER, "hosts", "bytes_out", FORM_NUMBER, NULL, {"host"}},
     {"mervis_crawler_host_connections_total", "counter", "Connections opened to a host.", FROM_CRAWLER, "hosts", "connections", FORM_NUMBER, NULL, {"host"}},
     {"mervis_crawler_host_breaker_open", "gauge", "Whether a host is left alone after failures.", FROM_CRAWLER, "hosts", "breaker_open", FORM_BOOL, NULL, {"host"}},
+    {"mervis_crawler_host_recent_connections", "gauge", "Connections opened to a host in the last 120 s, for which Cloud NAT keeps ports.", FROM_CRAWLER, "hosts", "connections_120s", FORM_NUMBER, NULL, {"host"}},
+    {"mervis_crawler_egress_today_bytes", "gauge", "Bytes to and from all hosts since 00:00 UTC.", FROM_CRAWLER, "egress", "bytes_today", FORM_NUMBER, NULL, {0}},
+    {"mervis_crawler_egress_today_dollars", "gauge", "What Cloud NAT costs today, by the plan's prices.", FROM_CRAWLER, "egress", "cost_today", FORM_REAL, NULL, {0}},
+    {"mervis_crawler_loads_today", "gauge", "Load jobs since 00:00 UTC; BigQuery allows 1,500 a table.", FROM_CRAWLER, "delivery", "loads_today", FORM_NUMBER, NULL, {0}},
+    {"mervis_crawler_loads_forecast", "gauge", "Load jobs a day and table, where rows come all the time.", FROM_CRAWLER, "delivery", "loads_forecast", FORM_NUMBER, NULL, {0}},
+    {"mervis_crawler_partitions_today", "gauge", "Partition changes since 00:00 UTC; BigQuery allows 30,000 a table.", FROM_CRAWLER, "delivery", "partitions_today", FORM_NUMBER, NULL, {0}},
     {"mervis_crawler_backlog_rows", "gauge", "Rows not yet delivered.", FROM_CRAWLER, "spool", "rows", FORM_NUMBER, NULL, {0}},
     {"mervis_crawler_backlog_bytes", "gauge", "Size of the spool.", FROM_CRAWLER, "spool", "bytes", FORM_NUMBER, NULL, {0}},
     {"mervis_crawler_backlog_limit_bytes", "gauge", "Size at which crawling pauses.", FROM_CRAWLER, "spool", "max_bytes", FORM_NUMBER, NULL, {0}},
@@ -118,6 +130,12 @@ static int sample_value(const Metric *metric, const json_t *value, char *ret, si
         if (!json_is_integer(value))
             return 0;
         (void)format_micro(json_integer_value(value) * (int64_t)(SECOND / 100), ret, size);
+        return 1;
+    case FORM_REAL:
+        if (!json_is_number(value) || !(json_number_value(value) < REAL_MAX) ||
+            !(json_number_value(value) > -REAL_MAX))
+            return 0;
+        (void)format_micro((int64_t)(json_number_value(value) * (double)SECOND), ret, size);
         return 1;
     case FORM_STATE:
         if (!json_is_string(value))

@@ -248,9 +248,8 @@ static void a_machine_without_agentd_says_so_with_the_remedy(void **state)
 {
     end_process(&fixture.agent);
     forget();
-    expect(
-        fixture.port, "/healthz", 503,
-        "agentd does not answer: agentd is not running; try: systemctl status agentd");
+    expect(fixture.port, "/healthz", 503,
+           "agentd does not answer: agentd is not running; try: systemctl status agentd");
     expect(fixture.port, "/readyz", 503, "is not running");
     expect(fixture.port, "/metrics", 200, "\nmervis_agent_up 0\n");
     expect(fixture.local_port, "/status.json", 503, "\"reachable\": false");
@@ -450,10 +449,40 @@ static void metrics_are_text_that_prometheus_reads(void **state)
         assert_null(strstr(buf_str(&text), absent[i]));
 }
 
+static void what_each_source_costs_is_a_metric(void **state)
+{
+    static const char crawler_text[] =
+        "{\"state\":\"well\",\"hosts\":[{\"host\":\"api.upbit.com\",\"requests\":90,\"refusals\":2,"
+        "\"bytes_in\":1000,\"bytes_out\":500,\"connections\":3,\"connections_120s\":1}],"
+        "\"egress\":{\"bytes_today\":1500,\"daily_bytes\":0,\"cost_today\":0.0336},"
+        "\"delivery\":{\"loads_today\":12,\"loads_forecast\":288,\"partitions_today\":13}}";
+    static const char *const expected[] = {
+        "\nmervis_crawler_host_requests_total{host=\"api.upbit.com\"} 90\n",
+        "\nmervis_crawler_host_refusals_total{host=\"api.upbit.com\"} 2\n",
+        "\nmervis_crawler_host_received_bytes_total{host=\"api.upbit.com\"} 1000\n",
+        "\nmervis_crawler_host_sent_bytes_total{host=\"api.upbit.com\"} 500\n",
+        "\nmervis_crawler_host_recent_connections{host=\"api.upbit.com\"} 1\n",
+        "\nmervis_crawler_egress_today_bytes 1500\n",
+        "\nmervis_crawler_egress_today_dollars 0.033600\n",
+        "\nmervis_crawler_loads_today 12\n",
+        "\nmervis_crawler_loads_forecast 288\n",
+        "\nmervis_crawler_partitions_today 13\n",
+    };
+    json_auto_t *crawler = NULL;
+    auto_error Error err = {0};
+    auto_buf Buf text = BUF_INIT(1 << 20);
+
+    assert_ok(json_parse(crawler_text, strlen(crawler_text), "crawler", &crawler, &err), &err);
+    assert_int_equal(metrics_format(NULL, crawler, &text), 0);
+    for (size_t i = 0; i < ELEMENTS(expected); i++)
+        assert_contains(buf_str(&text), expected[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(metrics_are_text_that_prometheus_reads),
+        cmocka_unit_test(what_each_source_costs_is_a_metric),
         cmocka_unit_test(an_address_is_numeric_with_a_port),
         cmocka_unit_test(a_machine_that_is_well_is_alive_and_ready),
         cmocka_unit_test(a_machine_that_is_not_ready_says_why_and_stays_alive),
