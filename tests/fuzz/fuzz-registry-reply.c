@@ -58,6 +58,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size == 0)
         return 0;
     peer_init(&peer, data + 1, size - 1);
+    const HttpEndpoint endpoint = {"auth.example", peer.base};
+    FUZZ_CHECK(http_client_set_endpoints(peer.client, &endpoint, 1, NULL) >= 0);
     text = str_printf("%s/p/app%s", peer.base + strlen("http://"),
                       data[0] & 1 ? "@" KNOWN : ":stable");
     FUZZ_CHECK(text && reference_parse(text, &reference, NULL) >= 0);
