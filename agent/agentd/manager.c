@@ -453,7 +453,7 @@ void manager_stop(Manager *m)
 
 static int may_change(const Manager *m, Error *err)
 {
-    if (m->draining)
+    if (m->context.draining)
         return error_set(err, -ESHUTDOWN, ERROR_INVALID, "this machine is going down");
     if (m->waiting_for_identity)
         return error_set(err, -EAGAIN, ERROR_TEMPORARY,

@@ -128,6 +128,9 @@ def test_no_plan_is_taken_while_the_machine_drains_and_the_next_start_takes_it(m
     wait_said(machine, "first")
     machine.cloud.set_metadata("instance/preempted", "TRUE")
     wait_for("the drain", lambda: machine.status()["state"] == "stopping", 20)
+    for verb in ["apply"], ["restart", "web"]:
+        said = machine.agentctl(*verb)
+        assert said.returncode == 1 and "this machine is going down" in said.stderr, said
     machine.put_plan(plan(machine, "second"))
     machine.put_plan("{ this is no plan")
     machine.put_plan(plan(machine, "third"))
