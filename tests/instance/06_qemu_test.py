@@ -147,8 +147,7 @@ def test_what_the_units_forbid_is_forbidden(world, vm):
         assert vm.sh(f"{inside} ls /var/lib/mervis-agent", check=False)[0] != 0
     pid = vm.out("systemctl show --value -p MainPID statusd")
     assert vm.out(f"nsenter -t {pid} -n ip -o link | cut -d: -f2 | tr -d ' \\n'") == "lo"
-    assert web is not None and vm.out("curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:9320/healthz || "
-                                      "busybox wget -q -O - http://127.0.0.1:9320/healthz") in ("200", "ok")
+    assert vm.out("busybox wget -q -O - http://127.0.0.1:9320/healthz") == "ok"
     # The link-local network but the metadata server is shut for the crawler.
     assert "169.254.0.0/16" in vm.out("systemctl show -p IPAddressDeny crawlerd")
 
@@ -191,7 +190,7 @@ def test_delay_and_loss_on_the_wire(world, vm):
 
 
 def test_a_jump_of_the_clock(world, vm):
-    first = vm.pid = int(vm.out("systemctl show --value -p MainPID agentd"))
+    first = int(vm.out("systemctl show --value -p MainPID agentd"))
     for jump in ("+1 hour", "-2 hours"):
         vm.sh(f"date -s '{jump}'")
         time.sleep(5)
