@@ -26,7 +26,7 @@ LOCAL = {GOOGLE: "127.0.0.3", MARKET: "127.0.0.2"}
 SHELL = """[Unit]
 Description=A root shell on the second console
 [Service]
-ExecStart=/bin/sh -c 'stty raw -echo; PS1= exec bash --norc --noediting'
+ExecStart=/bin/sh -c 'stty raw -echo; PS1= PS2= exec bash --norc --noediting'
 StandardInput=tty-force
 StandardOutput=tty
 StandardError=tty
@@ -81,6 +81,7 @@ def _furnish(root):
         patient.write_text("[Service]\nTimeoutStartSec=600\nWatchdogSec=300\n" if name in ("agentd", "crawlerd", "statusd")
                            else "[Service]\nTimeoutStartSec=600\n")
     _want(system, "multi-user.target", "/lib/systemd/system/systemd-networkd.service")
+    _want(system, "multi-user.target", "/lib/systemd/system/systemd-logind.service")  # hears the power button
     _want(system, "multi-user.target", "/usr/local/lib/systemd/system/statusd.service")
     for name in ("statusd.socket", "statusd-local.socket"):
         _want(system, "sockets.target", f"/usr/local/lib/systemd/system/{name}")
