@@ -171,19 +171,40 @@ static void check_ports(FieldContext *context, const Plan *plan)
     }
 }
 
-/* A file that is the swap file would be written over. */
-static void check_swap(FieldContext *context, const PlanSystem *system)
+static bool is_under(const char *path, const char *dir)
+{
+    const char *rest = startswith(path, dir);
+
+    return rest && *rest == '/';
+}
+
+/* The file of the plan that would have to be a directory for this one, or NULL. */
+static const char *file_above(const PlanSystem *system, const char *path)
+{
+    PLAN_FOREACH (PlanFile, other, system->files) {
+        if (other->path && is_under(path, other->path))
+            return other->path;
+    }
+    return system->swap && system->swap->path && is_under(path, system->swap->path)
+               ? system->swap->path
+               : NULL;
+}
+
+/* A file that is the swap file would be written over; nothing can be in a file. */
+static void check_files(FieldContext *context, const PlanSystem *system)
 {
     char member[MEMBER_MAX];
     size_t i = 0;
 
     PLAN_FOREACH (PlanFile, file, system->files) {
+        const char *above = file->path ? file_above(system, file->path) : NULL;
+
+        (void)snprintf(member, sizeof(member), "system.files[%zu].path", i++);
+        if (above)
+            field_error(context, member, "%s is a file of this plan, and no directory", above);
         if (system->swap && system->swap->path && file->path &&
-            streq(system->swap->path, file->path)) {
-            (void)snprintf(member, sizeof(member), "system.files[%zu].path", i);
+            streq(system->swap->path, file->path))
             field_error(context, member, "this is the swap file");
-        }
-        i++;
     }
 }
 
@@ -193,7 +214,7 @@ void plan_check_whole(FieldContext *context, void *object)
 
     check_secrets(context, plan);
     check_ports(context, plan);
-    check_swap(context, &plan->system);
+    check_files(context, &plan->system);
 }
 
 int plan_check_identity(const Plan *plan, bool is_replaced, FieldErrors *ret_errors)

@@ -228,6 +228,12 @@ static void rules_between_parts_are_held(void **state)
     assert_fault("{\"version\": 1, \"system\": {\"swap\": {\"path\": \"/s\"}, \"files\": "
                  "[{\"path\": \"/s\", \"content\": \"\"}]}}",
                  "system.files[0].path: this is the swap file\n");
+    assert_fault("{\"version\": 1, \"system\": {\"swap\": {\"path\": \"/s\"}, \"files\": "
+                 "[{\"path\": \"/a/b/c\", \"content\": \"\"}, {\"path\": \"/a/b\", \"content\": "
+                 "\"\"}, {\"path\": \"/a/bc\", \"content\": \"\"}, {\"path\": \"/s/x\", "
+                 "\"content\": \"\"}]}}",
+                 "system.files[0].path: /a/b is a file of this plan, and no directory\n"
+                 "system.files[3].path: /s is a file of this plan, and no directory\n");
     assert_fault("{\"version\": 1, \"system\": {\"files\": [{\"path\": \"/a\"}, {\"path\": \"/b\", "
                  "\"content\": \"\", \"secret\": \"x\"}]}}",
                  "system.files[0]: a file needs \"content\" or \"secret\"\n"
