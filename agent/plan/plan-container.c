@@ -146,6 +146,24 @@ static void check_secret_readers(FieldContext *context, const PlanContainer *c)
     }
 }
 
+/* There is one file a secret and release, however often it is mounted. */
+static void check_secret_modes(FieldContext *context, const PlanContainer *c)
+{
+    const PlanSecretFile *files = c->secret_files.items;
+    char member[64];
+
+    for (size_t i = 1; i < c->secret_files.n; i++)
+        for (size_t j = 0; j < i; j++) {
+            if (!streq_ptr(files[i].secret, files[j].secret) || files[i].mode == files[j].mode)
+                continue;
+            (void)snprintf(member, sizeof(member), "secret_files[%zu].mode", i);
+            field_error(context, member,
+                        "secret \"%s\" has mode \"%04o\" in secret_files[%zu]: give both the same",
+                        files[i].secret, files[j].mode, j);
+            break;
+        }
+}
+
 static void check_network_rules(FieldContext *context, const PlanContainer *c)
 {
     bool is_host = c->network && streq(c->network, "host");
@@ -201,6 +219,7 @@ void plan_check_container(FieldContext *context, void *object)
     check_job(context, c);
     check_paths_once(context, c);
     check_secret_readers(context, c);
+    check_secret_modes(context, c);
     choose_switch(context, c);
     if (c->shm_bytes > 0 && c->memory_bytes > 0 && c->shm_bytes > c->memory_bytes)
         field_error(context, "shm_size", "more than \"memory\", which it counts against");

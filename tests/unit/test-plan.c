@@ -298,6 +298,20 @@ static void a_user_by_name_cannot_be_given_a_file_that_only_its_owner_reads(void
               "\"secret_files\": [{\"secret\": \"s\", \"path\": \"/k\", \"mode\": \"0444\"}]}]}"));
 }
 
+static void a_secret_has_one_mode_in_a_container(void **state)
+{
+    static const char plan[] =
+        "{\"version\": 1, \"secrets\": [{\"name\": \"s\", \"secret\": \"S\"}, {\"name\": \"t\", "
+        "\"secret\": \"T\"}], \"containers\": [{\"name\": \"app\", \"image\": \"x.io/a:b\", "
+        "\"secret_files\": [{\"secret\": \"s\", \"path\": \"/k\"}, {\"secret\": \"t\", \"path\": "
+        "\"/l\", \"mode\": \"0444\"}, {\"secret\": \"s\", \"path\": \"/m\", \"mode\": \"%s\"}]}]}";
+    auto_free char *same = str_printf(plan, "0400"), *other = str_printf(plan, "0440");
+
+    plan_free(parse(same));
+    assert_fault(other, "containers[0].secret_files[2].mode: secret \"s\" has mode \"0400\" in "
+                        "secret_files[0]: give both the same\n");
+}
+
 static void versions_are_told_apart(void **state)
 {
     assert_fault("{}", "version: is missing: the version of this format: 1\n");
@@ -527,7 +541,9 @@ TEST_MAIN(cmocka_unit_test(the_tables_agree_with_themselves), cmocka_unit_test(a
           cmocka_unit_test(the_least_plan_has_every_default),
           cmocka_unit_test(who_yields_first_depends_on_ports),
           cmocka_unit_test(rules_between_fields_are_held),
-          cmocka_unit_test(rules_between_parts_are_held), cmocka_unit_test(versions_are_told_apart),
+          cmocka_unit_test(rules_between_parts_are_held),
+          cmocka_unit_test(a_secret_has_one_mode_in_a_container),
+          cmocka_unit_test(versions_are_told_apart),
           cmocka_unit_test(documents_that_are_no_plan_are_refused),
           cmocka_unit_test(forty_faults_are_all_listed),
           cmocka_unit_test(a_job_that_powers_off_is_refused_in_a_group),
