@@ -14,7 +14,7 @@
 #define WORKDIR_PATTERN   "^(/|(/(?!\\.{1,2}(/|$))[^/\\x00-\\x1f]+)+)$"
 #define TIMEZONE_PATTERN  "^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$"
 #define OWNER_PATTERN     "^([a-z_][a-z0-9_-]*|[0-9]+)$"
-#define SCRIPT_PATTERN    "^#! */"
+#define SCRIPT_PATTERN    "^#! */[^\\r\\n]*(\\n|$)"
 #define REMOTE_PATTERN    "^[A-Za-z0-9_./:+=@-]+$"
 #define VERSION_PATTERN   "^[A-Za-z0-9_-]+$"
 #define IMAGE_PATTERN                                                                              \

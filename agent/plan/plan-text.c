@@ -106,7 +106,11 @@ const char *check_owner(const char *s)
 const char *check_script(const char *s)
 {
     const char *interpreter = startswith(s, "#!");
+    size_t n = strcspn(s, "\r\n");
 
+    /* The kernel would look for an interpreter whose name ends in it. */
+    if (s[n] == '\r')
+        return "a script whose lines end as on Unix: save it without carriage returns";
     if (interpreter && interpreter[strspn(interpreter, " ")] == '/')
         return NULL;
     return "a script that begins with \"#!\" and the path of its interpreter";

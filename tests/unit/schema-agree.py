@@ -35,7 +35,8 @@ RULES = [re.compile(rule) for rule in (
     r"of the host is (taken|where statusd)", r"^this is the swap file$", r'must be below "disk_high"',
     r"^network \"\w+\" publishes no ports", r"^with network ", r'^"start-first" cannot be', r"^a job is ",
     r'^only for mode "job"', r'^more than "memory"', r'^longer than "start_period"',
-    r'^a file (needs|has either)', r"^this key is there twice$", r'^user ".*" could not read it')]
+    r'^a file (needs|has either)', r"^this key is there twice$", r'^user ".*" could not read it',
+    r"is a file of this plan, and no directory$", r'^secret ".*" has mode ')]
 
 # For each pattern of the schema texts that it takes and texts that it does not, chosen to come close.
 NAMES = (["a", "a1", "B_2", "x" * 63], ["", "-a", "_a", "a.b", "a b", "x" * 64, "가", "a/b"])
@@ -48,7 +49,8 @@ SAMPLES = {
     "^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$": (
         ["UTC", "Asia/Seoul", "Etc/GMT+9", "America/Port-au-Prince"], ["", "Asia/", "/etc", "a b", "../x"]),
     "^([a-z_][a-z0-9_-]*|[0-9]+)$": (["root", "_apt", "www-data", "0"], ["", "Root", "0a", "-a", "a b"]),
-    "^#! */": (["#!/bin/sh", "#! /usr/bin/env python3\n"], ["", "echo", "#!sh", " #!/bin/sh"]),
+    "^#! */[^\\r\\n]*(\\n|$)": (["#!/bin/sh", "#! /usr/bin/env python3\n", "#!/bin/sh\necho '\r'"],
+                              ["", "echo", "#!sh", " #!/bin/sh", "#!/bin/sh\r\n", "#!/bin/sh\r"]),
     "^[A-Za-z0-9_./:+=@-]+$": (["KEY", "projects/p/secrets/K", "arn:aws:x/y+z=@"], ["", "a b", "가", "a?"]),
     "^[A-Za-z0-9_-]+$": (["latest", "3", "a_b"], ["", "a.b", "a b"]),
     "^[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+)?$": (["1000", "app", "a.b:c-d"], ["", ":", "a:", ":a", "a:b:c", "a b"]),

@@ -243,6 +243,11 @@ static void rules_between_parts_are_held(void **state)
         "{\"version\": 1, \"system\": {\"scripts\": [{\"name\": \"s\", \"run\": "
         "\"#!/bin/sh\", \"secrets\": [\"x\"]}]}}",
         "system.scripts[0].secrets[0]: no secret \"x\" in \"secrets\": declare it there\n");
+    assert_fault("{\"version\": 1, \"system\": {\"scripts\": [{\"name\": \"s\", \"run\": "
+                 "\"#!/bin/sh\\r\\ntrue\\r\\n\"}, {\"name\": \"t\", \"run\": "
+                 "\"#!/bin/sh\\nprintf 'a\\r'\\n\"}]}}",
+                 "system.scripts[0].run: expected a script whose lines end as on Unix: save it "
+                 "without carriage returns, found \"#!/bin/sh\\r\\ntrue\\r\\n\"\n");
     assert_fault("{\"version\": 1, \"images\": {\"disk_high\": 80}}",
                  "images.disk_high: \"disk_low\" (80) must be below \"disk_high\" (80)\n");
     assert_fault("{\"version\": 1, \"notify\": [{\"secret\": \"s\", \"on\": [\"rolledback\"]}]}",
