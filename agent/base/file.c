@@ -274,6 +274,21 @@ static int open_beneath(int root_fd, const char *dir)
     return fd < 0 ? -errno : (int)fd;
 }
 
+/* /bin and /var/run are links on Debian: where they lead is what a person needs to know. */
+static int refuse_link(int dir_fd, const char *path, const char *part, Error *err)
+{
+    char target[PATH_MAX];
+    ssize_t n = readlinkat(dir_fd, part, target, sizeof(target) - 1);
+
+    (void)error_set(err, -ELOOP, ERROR_INVALID,
+                    "%s: %s is a symbolic link; a path of a plan may not lead through one", path,
+                    part);
+    if (n <= 0)
+        return -ELOOP;
+    target[n] = '\0';
+    return error_remedy(err, -ELOOP, "write the path that it leads to: %s is %s", part, target);
+}
+
 int dir_open_parent(const char *root, const char *path, bool create, int *ret_fd,
                     const char **ret_name, Error *err)
 {
@@ -305,9 +320,7 @@ int dir_open_parent(const char *root, const char *path, bool create, int *ret_fd
             next = open_beneath(fd, *part);
         }
         if (next == -ELOOP)
-            return error_set(err, -ELOOP, ERROR_INVALID,
-                             "%s: %s is a symbolic link; a path of a plan may not lead through one",
-                             path, *part);
+            return refuse_link(fd, path, *part, err);
         if (next < 0)
             return error_errno(err, next, "open directory %s of %s", *part, path);
         (void)close_fd(fd);

@@ -149,6 +149,8 @@ static void parents_are_made_and_links_on_the_way_refused(void **state)
     assert_int_equal(symlink(outside, link), 0);
     assert_int_equal(dir_open_parent(root, "/etc/passwd", true, &fd, &name, &err), -ELOOP);
     assert_contains(err.message, "symbolic link");
+    assert_contains(err.remedy, "write the path that it leads to: etc is ");
+    assert_contains(err.remedy, outside);
     error_done(&err);
     assert_int_equal(dir_open_parent(root, "/a/../etc/x", true, &fd, &name, &err), -EINVAL);
     error_done(&err);
