@@ -345,6 +345,12 @@ static JsonToken scan_value(JsonScan *s)
                               "a byte order mark stands before the document: save the file "
                               "as UTF-8 without one");
         return scan_error(s, s->at, "expected a value");
+    case '\xFE':
+    case '\xFF':
+        if (s->at == 0 && s->size >= 2 &&
+            (memcmp(s->data, "\xFF\xFE", 2) == 0 || memcmp(s->data, "\xFE\xFF", 2) == 0))
+            return scan_error(s, 0, "the document is UTF-16: save the file as UTF-8");
+        return scan_error(s, s->at, "expected a value");
     default:
         return scan_error(s, s->at, "expected a value");
     }

@@ -87,6 +87,9 @@ static void each_fault_has_its_place_and_name(void **state)
         {"+1", "e 0 expected a value"},
         {"\xEF\xBB\xBF{}",
          "e 0 a byte order mark stands before the document: save the file as UTF-8 without one"},
+        {"\xFF\xFE{", "e 0 the document is UTF-16: save the file as UTF-8"},
+        {"\xFE\xFF{", "e 0 the document is UTF-16: save the file as UTF-8"},
+        {"\xFF{", "e 0 expected a value"},
     };
 
     for (size_t i = 0; i < ELEMENTS(cases); i++)
