@@ -21,7 +21,7 @@ static int version_decode(FieldContext *context, const json_t *value, void *memb
                     "mervis-agent on this VM first",
                     version, PLAN_VERSION);
     else if (!json_is_number(value) || version < PLAN_VERSION)
-        field_error(context, NULL, "expected %d", PLAN_VERSION);
+        field_error(context, NULL, "expected the number %d", PLAN_VERSION);
     else
         *(uint64_t *)member = PLAN_VERSION;
     return 0;

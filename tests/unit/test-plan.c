@@ -323,8 +323,8 @@ static void versions_are_told_apart(void **state)
     assert_fault("{\"version\": 2}",
                  "version: version 2 is newer than this agent, which reads version 1: upgrade "
                  "mervis-agent on this VM first\n");
-    assert_fault("{\"version\": \"1\"}", "version: expected 1\n");
-    assert_fault("{\"version\": 0}", "version: expected 1\n");
+    assert_fault("{\"version\": \"1\"}", "version: expected the number 1\n");
+    assert_fault("{\"version\": 0}", "version: expected the number 1\n");
 }
 
 static void documents_that_are_no_plan_are_refused(void **state)
