@@ -273,6 +273,38 @@ static void check_crawl_again(void *userdata)
 
 /* --- A document ------------------------------------------------------------------------------- */
 
+/* What a secret may be called is the provider's to say. */
+static int check_secret_names(const Manager *m, const Plan *plan, FieldErrors *errors)
+{
+    size_t i = 0;
+    int r = 0;
+
+    PLAN_FOREACH (PlanSecret, secret, plan->secrets) {
+        auto_free char *path = str_printf("secrets[%zu].secret", i++);
+        auto_error Error err = {0};
+
+        if (!path)
+            return -ENOMEM;
+        if (cloud_secret_check_name(m->cloud, secret->secret, &err) >= 0)
+            continue;
+        r = field_errors_add(errors, path, 0, 0, "%s%s%s", error_text(&err),
+                             err.remedy ? "; write " : "", err.remedy ? err.remedy : "");
+        if (r < 0)
+            return r;
+        r = -EINVAL;
+    }
+    return r;
+}
+
+static int check_with_cloud(const Manager *m, const Plan *plan, bool is_replaced,
+                            FieldErrors *errors)
+{
+    int r = plan_check_identity(plan, is_replaced, errors);
+    int names = check_secret_names(m, plan, errors);
+
+    return r < 0 ? r : names;
+}
+
 static void judge(Manager *m, const char *text, size_t size, const char *sha256, const char *source,
                   bool is_replaced)
 {
@@ -283,7 +315,7 @@ static void judge(Manager *m, const char *text, size_t size, const char *sha256,
     drop_candidate(m);
     r = plan_parse(text, size, &m->candidate_plan, &errors);
     if (r >= 0)
-        r = plan_check_identity(m->candidate_plan, is_replaced, &errors);
+        r = check_with_cloud(m, m->candidate_plan, is_replaced, &errors);
     if (r < 0) {
         refuse_with(m, sha256, &errors);
         drop_candidate(m);

@@ -122,6 +122,18 @@ def test_a_judge_that_is_slow_is_asked_again_and_nothing_is_refused(judged):
     wait_said(judged, "second")
 
 
+def test_a_plan_with_a_name_that_no_secret_can_have_is_refused_and_told_which(machine):
+    machine.put_plan(plan(machine, "first"))
+    machine.start(machine.agentd)
+    wait_said(machine, "first")
+    machine.put_plan(machine.make_plan(containers=[], secrets=[
+        {"name": "good", "secret": "KEY"}, {"name": "bad", "secret": "projects/p/KEY"}, {"name": "worse", "secret": "a.b"}]))
+    wait_refused(machine, "secrets[1].secret: projects/p/KEY is no name of a secret; write KEY, projects/PROJECT/secrets/KEY or ")
+    refused = machine.status()["plan"]["refused"]["errors"]
+    assert len(refused) == 2 and refused[1].startswith("secrets[2].secret: a.b "), refused
+    assert generation(machine) == 1
+
+
 def test_no_plan_is_taken_while_the_machine_drains_and_the_next_start_takes_it(machine):
     machine.put_plan(plan(machine, "first"))
     machine.start(machine.agentd)
