@@ -314,9 +314,28 @@ static bool holds_containers(const Reconciler *reconciler)
         return false;
     LIST_FOREACH (works, work, reconciler->works)
         if (work->resource->required && work->resource->ops->stage < STAGE_SECRETS &&
-            (waits(work) || work->resource->dirty))
+            (waits(work) || work->resource->dirty || holds(reconciler, work)))
             return true;
     return false;
+}
+
+/* A script may have failed for want of a file whose secret is still to come: it would hold for ever
+ * what it needs. */
+static bool holds_next(const Reconciler *reconciler, ResourceStage stage)
+{
+    bool held = false;
+
+    LIST_FOREACH (works, work, reconciler->works) {
+        if (work->resource->ops->stage != stage)
+            continue;
+        if (work->busy)
+            return true;
+        held |= holds(reconciler, work);
+    }
+    LIST_FOREACH (works, work, reconciler->works)
+        if (work->resource->ops->stage == stage && waits(work))
+            return false;
+    return held;
 }
 
 /* What makes room (a port, the disk) goes first. A script that runs to its end makes none. */
@@ -346,10 +365,7 @@ static bool stage_holds(Reconciler *reconciler, ResourceStage stage)
         } else if (work->resource->ops->stage == stage && work->resource->ops->ordered &&
                    (holds(reconciler, work) || waits(work)))
             held = true;
-    LIST_FOREACH (works, work, reconciler->works)
-        if (work->resource->ops->stage == stage && holds(reconciler, work))
-            return true;
-    return false;
+    return holds_next(reconciler, stage);
 }
 
 void work_remove(ResourceWork *work)

@@ -124,11 +124,12 @@ static int declare(ResourceContext *context, const ResourceOps *ops, char first,
                                              .uses_secret = fake_uses_secret,                      \
                                              .cancel = fake_cancel}
 
+KIND(f, STAGE_SYSTEM, false);
 KIND(s, STAGE_SYSTEM, true);
 KIND(k, STAGE_SECRETS, false);
 KIND(c, STAGE_CONTAINERS, false);
 
-const ResourceOps *const resource_kinds[] = {&kind_s, &kind_k, &kind_c, NULL};
+const ResourceOps *const resource_kinds[] = {&kind_f, &kind_s, &kind_k, &kind_c, NULL};
 
 /* --- A reconciler ------------------------------------------------------------------------------
  */
@@ -317,6 +318,31 @@ one_that_waits_lets_secrets_come_but_keeps_its_place_and_holds_the_first_contain
     resource_wants_attention(reconciler_find(f->reconciler, "s", "s1"));
     turn(f, 0);
     assert_string_equal(work, "s1 k s1 s2 c");
+}
+
+static void
+one_that_fails_while_another_waits_lets_secrets_come_and_holds_the_containers(void **state)
+{
+    Fixture *f = *state;
+    Fake *fake = declare_fake(0, "s1");
+
+    fake->required = true;
+    fake->code = -EIO;
+    fake->kind = ERROR_INVALID;
+    declare_fake(1, "f")->code = -EINPROGRESS;
+    declare_fake(2, "k");
+    declare_fake(3, "c");
+    f->context.first_boot = true;
+    set_plan(f);
+    turn(f, 0);
+    assert_string_equal(work, "f s1 k");
+    fakes[1].code = fake->code = 0;
+    resource_wants_attention(reconciler_find(f->reconciler, "f", "f"));
+    turn(f, 0);
+    assert_string_equal(work, "f s1 k f");
+    resource_wants_attention(reconciler_find(f->reconciler, "s", "s1"));
+    turn(f, 0);
+    assert_string_equal(work, "f s1 k f s1 c");
 }
 
 static void a_failure_is_tried_again_by_its_own_timer_and_told_once(void **state)
@@ -555,6 +581,7 @@ TEST_MAIN(TEST(stages_come_one_after_the_other_and_a_second_pass_does_nothing),
           TEST(what_is_at_work_holds_the_next_stage_and_ordered_ones_wait_for_each_other),
           TEST(a_required_one_that_fails_holds_a_first_boot_and_no_later_one),
           TEST(one_that_waits_lets_secrets_come_but_keeps_its_place_and_holds_the_first_containers),
+          TEST(one_that_fails_while_another_waits_lets_secrets_come_and_holds_the_containers),
           TEST(a_failure_is_tried_again_by_its_own_timer_and_told_once),
           TEST(what_waits_for_a_person_is_not_tried_again),
           TEST(what_leaves_is_removed_before_what_comes_and_a_failed_removal_is_repeated),
