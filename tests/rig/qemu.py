@@ -32,6 +32,7 @@ StandardOutput=tty
 StandardError=tty
 TTYPath=/dev/hvc0
 Restart=always
+KillSignal=SIGKILL
 Environment=HOME=/root {env}
 """
 
