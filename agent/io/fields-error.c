@@ -53,16 +53,24 @@ static int add_path(const FieldContext *context, const char *member, Buf *path)
     return add_member(path, member);
 }
 
+/* Asked before a place is looked for, which means reading the document up to it: a plan of nothing
+ * but wrong keys would keep its reader busy for seconds. */
+static bool errors_are_full(FieldErrors *errors)
+{
+    if (errors->n < FIELD_ERRORS_MAX)
+        return false;
+    errors->truncated = true;
+    return true;
+}
+
 /* Takes the texts. */
 static int errors_push(FieldErrors *errors, char **path, char **message, unsigned line,
                        unsigned column)
 {
     FieldError *items;
 
-    if (errors->n >= FIELD_ERRORS_MAX) {
-        errors->truncated = true;
+    if (errors_are_full(errors))
         return 0;
-    }
     items = reallocarray(errors->items, errors->n + 1, sizeof(*items));
     if (!items)
         return -ENOMEM;
@@ -132,6 +140,8 @@ void field_error_at(FieldContext *context, size_t offset, const char *member, co
     va_list args;
     int r;
 
+    if (errors_are_full(context->errors))
+        return;
     va_start(args, format);
     r = errors_add(context, offset, member, format, args);
     va_end(args);
@@ -147,6 +157,8 @@ void field_error(FieldContext *context, const char *member, const char *format, 
 
     assert(context && format);
 
+    if (errors_are_full(context->errors))
+        return;
     offset = member && context->has_positions
                  ? field_locate(context->text, context->size, context->base, member)
                  : context->base;
