@@ -140,6 +140,19 @@ static int read_heading(Csv *csv, const RecipeTable *table, int columns[static C
     return 1;
 }
 
+/* The last line has no end, and a column that the recipe reads did not come any more: the reply was
+ * cut here, and the cell before the cut may be half a number. A short line with an end is only short.
+ */
+static bool line_is_cut(const Csv *csv, const int columns[static CELLS_MAX])
+{
+    if (csv->at < csv->end || csv->at[-1] == '\n')
+        return false;
+    for (size_t i = csv->n; i < CELLS_MAX; i++)
+        if (columns[i] >= 0)
+            return true;
+    return false;
+}
+
 static int read_rows(Csv *csv)
 {
     const RecipeTable *table = document_table(csv->doc, 0);
@@ -157,6 +170,8 @@ static int read_rows(Csv *csv)
             return r;
         if (csv->n == 1 && csv->cells[0].size == 0)
             continue;
+        if (line_is_cut(csv, columns))
+            return document_refuse(csv->doc, "the last line is cut off");
         r = document_add_row(csv->doc, 0);
         if (r < 0)
             return r == -EOVERFLOW ? document_refuse(csv->doc, "more than %d rows", TABLE_ROWS_MAX)
