@@ -164,6 +164,7 @@ int bq_batch_next(const Sink *sink, Errand *e, HttpRequest *ret, Error *err)
 {
     if (!e->job_id && !(e->job_id = sink_job_id(sink, &e->batch)))
         return -ENOMEM;
+    e->is_unsure |= e->batch.asked;
     if (e->phase == PHASE_START)
         e->phase = e->batch.asked                      ? PHASE_LOOKUP
                    : e->batch.bytes > BQ_MULTIPART_MAX ? PHASE_SESSION
@@ -324,6 +325,7 @@ static void judge_job(const Sink *sink, Errand *e, const HttpResponse *reply)
         return;
     }
     e->tries = 0;
+    e->is_too_large = false;
     if (!job_is_ours(e, job)) {
         error_done(&e->error);
         (void)error_set(&e->error, -EEXIST, ERROR_CORRUPT,
@@ -337,6 +339,17 @@ static void judge_job(const Sink *sink, Errand *e, const HttpResponse *reply)
         poll_again(e);
 }
 
+/* Its rows are to go under other ids, so the job must not only be unseen but have had its time. */
+static void judge_missing(Errand *e)
+{
+    if (e->missing_until_usec == 0)
+        e->missing_until_usec = usec_add(e->now_usec, BQ_CONFLICT_WINDOW_USEC);
+    if (e->now_usec < e->missing_until_usec)
+        bq_retry(e, 0);
+    else
+        e->state = ERRAND_TOO_LARGE;
+}
+
 static void judge_lookup(const Sink *sink, const HttpResponse *reply, const BqFault *fault,
                          Errand *e)
 {
@@ -345,6 +358,8 @@ static void judge_lookup(const Sink *sink, const HttpResponse *reply, const BqFa
         bq_settle_fault(sink, e, reply, fault);
         return;
     }
+    if (e->is_too_large)
+        return judge_missing(e);
     if (!e->saw_conflict && e->phase == PHASE_LOOKUP) {
         /* It never arrived. The same id again: if it still does, that is a conflict, not a
          * duplicate. */
@@ -383,6 +398,11 @@ static void judge_send(const Sink *sink, const HttpResponse *reply, const BqFaul
         error_done(&e->error);
         (void)error_set(&e->error, -EMSGSIZE, ERROR_INVALID, "BigQuery: %s", fault->message);
         e->state = ERRAND_TOO_LARGE;
+        if (e->is_unsure) {
+            e->is_too_large = true;
+            e->phase = PHASE_LOOKUP;
+            bq_retry(e, 0);
+        }
         break;
     default:
         bq_settle_fault(sink, e, reply, fault);
@@ -451,7 +471,11 @@ void bq_batch_judge(Sink *sink, const HttpResponse *reply, const Error *failure,
 {
     BqFault fault = {0};
     bool success = !failure && reply->status >= 200 && reply->status < 300;
+    bool sends = e->phase == PHASE_SEND || e->phase == PHASE_CHUNK || e->phase == PHASE_PROBE;
 
+    /* Only a plain refusal is known to have made no job. */
+    if (sends && (success || failure || reply->status == 0 || reply->status >= 500))
+        e->is_unsure = true;
     if (success && e->phase == PHASE_SESSION) {
         judge_session(sink, reply, e);
     } else if (success) {

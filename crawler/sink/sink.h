@@ -162,6 +162,8 @@ struct Errand {
     uint64_t missing_until_usec;
     unsigned tries, polls, pauses;
     bool saw_conflict;
+    bool is_unsure;    /* of a load: the server may have made its job and not told us */
+    bool is_too_large; /* … and refuses it now */
     HttpHeader headers[4];
     char header_text[2][96];
 };

@@ -408,6 +408,35 @@ static void a_large_batch_goes_in_chunks_that_resume_where_the_server_says(void 
     assert_string_equal(next(f), JOB_URL);
 }
 
+/* Halves go under ids of their own: were the job there after all, its rows would be there twice. */
+static void too_large_after_a_lost_answer_is_believed_when_no_job_shows_up(void **state)
+{
+    Fixture *f = *state;
+
+    open_session(f, 6U << 20);
+    lose(f);
+    assert_string_equal(next(f), SESSION);
+    answer(f, 400, NULL);
+    assert_int_equal(f->e.state, ERRAND_ASKING);
+    assert_string_equal(next(f), JOB_URL);
+    answer(f, 404, FAULT(404, "notFound", "Not found: Job"));
+    assert_string_equal(next(f), JOB_URL);
+    answer(f, 200, JOB_ROWS("10"));
+    assert_int_equal(f->e.state, ERRAND_DONE);
+
+    begin_batch(f, 1000, /* asked= */ true);
+    assert_string_equal(next(f), JOB_URL);
+    answer(f, 404, FAULT(404, "notFound", "Not found: Job"));
+    assert_string_equal(next(f), SEND_URL);
+    answer(f, 413, FAULT(413, "uploadTooLarge", "big"));
+    assert_string_equal(next(f), JOB_URL);
+    answer(f, 404, FAULT(404, "notFound", "Not found: Job"));
+    assert_string_equal(next(f), JOB_URL);
+    f->e.now_usec += BQ_CONFLICT_WINDOW_USEC;
+    answer(f, 404, FAULT(404, "notFound", "Not found: Job"));
+    assert_int_equal(f->e.state, ERRAND_TOO_LARGE);
+}
+
 static void a_lost_last_answer_is_probed_for(void **state)
 {
     Fixture *f = *state;
@@ -675,6 +704,7 @@ TEST_MAIN(T(a_small_batch_is_one_multipart_request_and_is_done_when_its_rows_are
           T(a_refused_request_is_judged_by_the_table_of_facts), T(quota_pauses_grow),
           T(a_large_batch_goes_in_chunks_that_resume_where_the_server_says),
           T(a_lost_last_answer_is_probed_for),
+        T(too_large_after_a_lost_answer_is_believed_when_no_job_shows_up),
           T(an_expired_session_is_looked_up_and_opened_again_with_the_same_id),
           T(a_range_that_lies_is_probed),
           T(a_missing_table_is_created_with_partitions_and_clusters),
