@@ -354,7 +354,6 @@ static void judge_lookup(const Sink *sink, const HttpResponse *reply, const BqFa
                          Errand *e)
 {
     if (fault->action != BQ_NOT_FOUND) {
-        e->phase = e->phase == PHASE_POLL ? PHASE_POLL : PHASE_LOOKUP;
         bq_settle_fault(sink, e, reply, fault);
         return;
     }
