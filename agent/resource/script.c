@@ -30,6 +30,8 @@
 #define STAMP_MAX_BYTES  4096
 #define AGAIN_USEC       (200 * MSEC)
 
+#define EXIT_STATUS_EXEC 203 /* systemd's own, of a process that it could not execute */
+
 #define LOST_SIGNAL_USEC (10 * SECOND) /* over its limit: systemd must have told us by then */
 
 typedef struct ScriptResult {
@@ -229,6 +231,11 @@ static void explain_failure(const Resource *resource, Error *err)
         (void)error_set(err, -ETIMEDOUT, ERROR_TEMPORARY,
                         "it ran longer than its limit of %s and was ended",
                         time_format_span(limit, item->plan->timeout_usec));
+    else if (streq(result->result, "exit-code") && result->status == EXIT_STATUS_EXEC)
+        (void)error_set(err, -ECANCELED, ERROR_TEMPORARY,
+                        "it could not be run (exit status %d): is the interpreter of its first "
+                        "line on this machine?",
+                        result->status);
     else if (streq(result->result, "exit-code"))
         (void)error_set(err, -ECANCELED, ERROR_TEMPORARY, "it ended with exit status %d",
                         result->status);

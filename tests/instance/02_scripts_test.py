@@ -33,6 +33,14 @@ def test_exit_7_is_told_with_the_way_to_its_output_and_tried_again(shared):
     shared.put_and_settle(scripts=[script("seven", "#!/bin/sh\ntrue\n")])
 
 
+def test_one_whose_interpreter_is_missing_is_told_so(shared):
+    vm = shared.vm
+    shared.put(scripts=[script("alien", "#!/usr/bin/no-such-shell\ntrue\n")])
+    said = vm.explain("the failure", lambda: message(vm, "alien"))
+    assert "exit status 203" in said and "is the interpreter of its first line on this machine?" in said
+    shared.put_and_settle(timezone="Asia/Seoul")
+
+
 def test_one_that_runs_too_long_is_ended_with_all_that_it_started(shared):
     vm = shared.vm
     shared.put(scripts=[script("slow", "#!/bin/sh\nsleep 1234 &\nsleep 1234\n", timeout="1s")])
