@@ -149,9 +149,9 @@ static int rotate(Ndjson *n, Error *err)
         return 0;
     if (renameat(n->dir_fd, PART_NAME, n->dir_fd, n->name) < 0)
         return error_errno(err, errno, "rename to %s", n->name);
+    n->size = n->begun_usec = 0; /* whatever fails from here on, there is no part any more */
     if (fsync(n->dir_fd) < 0)
         return error_errno(err, errno, "fsync of the directory");
-    n->size = n->begun_usec = 0;
     return write_state(n, err);
 }
 
@@ -176,16 +176,24 @@ static int append_to_part(Ndjson *n, const SinkBatch *batch, const Buf *bytes, E
     return 0;
 }
 
+/* The state with this batch in it; a batch that is not on disk as known is not known here either,
+ * or the next try would take it for delivered. */
 static int remember(Ndjson *n, const char *id, Error *err)
 {
+    size_t last = strv_length(n->batches);
+    int r;
+
     if (strv_push(&n->batches, id) < 0)
         return error_oom(err);
-    if (strv_length(n->batches) > REMEMBERED) {
+    r = write_state(n, err);
+    if (r < 0) {
+        free(n->batches[last]);
+        n->batches[last] = NULL;
+    } else if (last >= REMEMBERED) {
         free(n->batches[0]);
-        memmove(n->batches, n->batches + 1,
-                sizeof(char *) * strv_length(n->batches + 1) + sizeof(char *));
+        memmove(n->batches, n->batches + 1, sizeof(char *) * (last + 1));
     }
-    return write_state(n, err);
+    return r;
 }
 
 static int ndjson_store(Sink *sink, const SinkBatch *batch, SinkRowNext next_row, void *userdata,
@@ -193,6 +201,7 @@ static int ndjson_store(Sink *sink, const SinkBatch *batch, SinkRowNext next_row
 {
     auto_buf Buf bytes = BUF_INIT(BATCH_TEXT_MAX + (1U << 20));
     Ndjson *n = sink->local;
+    uint64_t size = n->size, begun_usec = n->begun_usec;
     int r;
 
     if (strv_contains(n->batches, batch->id))
@@ -207,6 +216,10 @@ static int ndjson_store(Sink *sink, const SinkBatch *batch, SinkRowNext next_row
     r = append_to_part(n, batch, &bytes, err);
     if (r >= 0)
         r = remember(n, batch->id, err);
+    if (r < 0) { /* the next batch cuts the part back to here */
+        n->size = size;
+        n->begun_usec = begun_usec;
+    }
     if (r >= 0 && n->size >= n->rotate_size_bytes)
         r = rotate(n, err);
     return r < 0 ? error_prefix(err, r, "sink ndjson") : 1;

@@ -133,6 +133,38 @@ static void ndjson_cuts_back_what_a_crash_left_and_never_repeats_a_batch(void **
     assert_int_equal(store(sink, "b", 2), 0);
 }
 
+static void ndjson_has_no_batch_of_which_its_state_does_not_tell(void **state)
+{
+    auto_test_dir char *dir = test_dir_new();
+    auto_free char *part = path_join(dir, ".part"), *file = path_join(dir, ".state.json");
+    auto_buf Buf text = BUF_INIT(1 << 20);
+    auto_error Error err = {0};
+    auto_(sink_freep) Sink *sink = NULL;
+    SinkNdjsonPlan ndjson = {.path = dir, .rotate_size_bytes = 1 << 20, .rotate_age_usec = HOUR};
+    SinkPlan plan = {.ndjson = &ndjson};
+    SinkIdentity identity = {0};
+    SinkBatch b = batch("b", 3);
+
+    assert_ok(sink_new(&plan, NULL, NULL, &identity, &sink, &err), &err);
+    assert_int_equal(store(sink, "a", 2), 1);
+    assert_int_equal(unlink(file), 0);
+    assert_int_equal(mkdir(file, 0755), 0); /* nothing can be renamed over it */
+    for (int i = 0; i < 2; i++) {
+        Rows rows = {.n = 3};
+
+        assert_true(sink->ops->store(sink, &b, next_row, &rows, &err) < 0);
+        error_done(&err);
+    }
+    assert_int_equal(rmdir(file), 0);
+    assert_int_equal(store(sink, "b", 3), 1);
+    sink = sink_free(sink);
+    assert_ok(sink_new(&plan, NULL, NULL, &identity, &sink, &err), &err);
+    assert_int_equal(store(sink, "b", 3), 0);
+    assert_int_equal(store(sink, "c", 1), 1);
+    assert_ok(file_read(part, 1 << 20, &text, &err), &err);
+    assert_int_equal(lines_of(&text), 6);
+}
+
 static void ndjson_files_may_be_gzip_members_one_after_the_other(void **state)
 {
     auto_test_dir char *dir = test_dir_new();
@@ -155,4 +187,5 @@ static void ndjson_files_may_be_gzip_members_one_after_the_other(void **state)
 
 TEST_MAIN(cmocka_unit_test(sqlite_takes_a_batch_once_and_keeps_amounts_as_text),
           cmocka_unit_test(ndjson_cuts_back_what_a_crash_left_and_never_repeats_a_batch),
+          cmocka_unit_test(ndjson_has_no_batch_of_which_its_state_does_not_tell),
           cmocka_unit_test(ndjson_files_may_be_gzip_members_one_after_the_other))
