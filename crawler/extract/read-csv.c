@@ -141,8 +141,7 @@ static int read_heading(Csv *csv, const RecipeTable *table, int columns[static C
 }
 
 /* The last line has no end, and a column that the recipe reads did not come any more: the reply was
- * cut here, and the cell before the cut may be half a number. A short line with an end is only short.
- */
+ * cut here, and the cell before may be half a number. A short line with an end is only short. */
 static bool line_is_cut(const Csv *csv, const int columns[static CELLS_MAX])
 {
     if (csv->at < csv->end || csv->at[-1] == '\n')

@@ -704,7 +704,7 @@ TEST_MAIN(T(a_small_batch_is_one_multipart_request_and_is_done_when_its_rows_are
           T(a_refused_request_is_judged_by_the_table_of_facts), T(quota_pauses_grow),
           T(a_large_batch_goes_in_chunks_that_resume_where_the_server_says),
           T(a_lost_last_answer_is_probed_for),
-        T(too_large_after_a_lost_answer_is_believed_when_no_job_shows_up),
+          T(too_large_after_a_lost_answer_is_believed_when_no_job_shows_up),
           T(an_expired_session_is_looked_up_and_opened_again_with_the_same_id),
           T(a_range_that_lies_is_probed),
           T(a_missing_table_is_created_with_partitions_and_clusters),
