@@ -190,7 +190,8 @@ static const char *file_above(const PlanSystem *system, const char *path)
                : NULL;
 }
 
-/* A file that is the swap file would be written over; nothing can be in a file. */
+/* A file that is the swap file would be written over, and one that says the time zone would be
+ * written by both, by turns; nothing can be in a file. */
 static void check_files(FieldContext *context, const PlanSystem *system)
 {
     char member[MEMBER_MAX];
@@ -205,6 +206,9 @@ static void check_files(FieldContext *context, const PlanSystem *system)
         if (system->swap && system->swap->path && file->path &&
             streq(system->swap->path, file->path))
             field_error(context, member, "this is the swap file");
+        if (system->timezone && file->path &&
+            (streq(file->path, "/etc/localtime") || streq(file->path, "/etc/timezone")))
+            field_error(context, member, "\"timezone\" looks after this file: give one of the two");
     }
 }
 

@@ -36,7 +36,8 @@ RULES = [re.compile(rule) for rule in (
     r"^network \"\w+\" publishes no ports", r"^with network ", r'^"start-first" cannot be', r"^a job is ",
     r'^only for mode "job"', r'^more than "memory"', r'^longer than "start_period"',
     r'^a file (needs|has either)', r"^this key is there twice$", r'^user ".*" could not read it',
-    r"is a file of this plan, and no directory$", r'^secret ".*" has mode ')]
+    r"is a file of this plan, and no directory$", r'^secret ".*" has mode ',
+    r'^"timezone" looks after this file')]
 
 # For each pattern of the schema texts that it takes and texts that it does not, chosen to come close.
 NAMES = (["a", "a1", "B_2", "x" * 63], ["", "-a", "_a", "a.b", "a b", "x" * 64, "가", "a/b"])

@@ -234,6 +234,9 @@ static void rules_between_parts_are_held(void **state)
                  "\"content\": \"\"}]}}",
                  "system.files[0].path: /a/b is a file of this plan, and no directory\n"
                  "system.files[3].path: /s is a file of this plan, and no directory\n");
+    assert_fault("{\"version\": 1, \"system\": {\"timezone\": \"UTC\", \"files\": "
+                 "[{\"path\": \"/etc/timezone\", \"content\": \"x\"}]}}",
+                 "system.files[0].path: \"timezone\" looks after this file: give one of the two\n");
     assert_fault("{\"version\": 1, \"system\": {\"files\": [{\"path\": \"/a\"}, {\"path\": \"/b\", "
                  "\"content\": \"\", \"secret\": \"x\"}]}}",
                  "system.files[0]: a file needs \"content\" or \"secret\"\n"
