@@ -591,16 +591,22 @@ static void rows_of_nothing_fill_a_page_up(void **state)
 
 static void index_points_are_no_won(void **state)
 {
-    const char *body = "<protocol><chartdata symbol=\"KOSPI\" timeframe=\"day\"><item "
-                       "data=\"20261002|2500.1|2501|2499|2500.53|5\"/>"
-                       "<item data=\"20261005|||||\"/></chartdata></protocol>";
-    auto_reply Reply reply;
+    static const char *const symbols[] = {"KOSPI", "KOSDAQ", "KPI200", "KPI100", "KVALUE", "FUT"};
 
-    run("naver-day", &later, body, 200, &reply);
-    assert_int_equal(reply.rows.n, 1);
-    assert_int_equal(reply.outcome.dropped, 1);
-    assert_null(reply.rows.rows[0].currency);
-    assert_string_equal(text_of(&reply.rows.rows[0].close), "2500.53");
+    for (size_t i = 0; i < ELEMENTS(symbols); i++) {
+        auto_free char *body =
+            str_printf("<protocol><chartdata symbol=\"%s\" timeframe=\"day\"><item "
+                       "data=\"20261002|2500.1|2501|2499|2500.53|5\"/>"
+                       "<item data=\"20261005|||||\"/></chartdata></protocol>",
+                       symbols[i]);
+        auto_reply Reply reply;
+
+        run("naver-day", &later, body, 200, &reply);
+        assert_int_equal(reply.rows.n, 1);
+        assert_int_equal(reply.outcome.dropped, 1);
+        assert_null(reply.rows.rows[0].currency);
+        assert_string_equal(text_of(&reply.rows.rows[0].close), "2500.53");
+    }
 }
 
 /* --- What is no data ----------------------------------------------------------------------------
