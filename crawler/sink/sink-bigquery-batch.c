@@ -420,8 +420,7 @@ static void judge_session(const Sink *sink, const HttpResponse *reply, Errand *e
     if (str_set(&e->session, reply->location) < 0)
         return bq_retry(e, 0);
     e->offset = 0;
-    e->tries = 0;
-    e->phase = PHASE_CHUNK;
+    e->phase = PHASE_CHUNK; /* the tries are over when it keeps something, not when it opens */
     e->state = ERRAND_ASKING;
 }
 
@@ -448,6 +447,13 @@ static void judge_kept(const HttpResponse *reply, Errand *e)
     e->state = ERRAND_ASKING;
 }
 
+static void leave_session(Errand *e)
+{
+    free(e->session);
+    e->session = NULL;
+    e->phase = PHASE_LOOKUP;
+}
+
 static void judge_chunk(const Sink *sink, const HttpResponse *reply, const BqFault *fault,
                         Errand *e)
 {
@@ -455,14 +461,15 @@ static void judge_chunk(const Sink *sink, const HttpResponse *reply, const BqFau
         return judge_kept(reply, e);
     if (reply->status == 404 || reply->status == 410) {
         /* The session is over, perhaps because its last answer was lost. */
-        free(e->session);
-        e->session = NULL;
-        e->phase = PHASE_LOOKUP;
+        leave_session(e);
         return bq_retry(e, 0);
     }
     if (fault->action == BQ_DUPLICATE || fault->action == BQ_TOO_LARGE)
         return judge_send(sink, reply, fault, e);
-    e->phase = PHASE_PROBE;
+    if (fault->action == BQ_REFUSED || fault->action == BQ_PERMANENT)
+        leave_session(e); /* it would refuse the next probe, too, for the week that it lives */
+    else
+        e->phase = PHASE_PROBE;
     bq_settle_fault(sink, e, reply, fault);
 }
 

@@ -462,6 +462,24 @@ static void an_expired_session_is_looked_up_and_opened_again_with_the_same_id(vo
     assert_contains(buf_str(&f->e.body), "mervis_bars_intraday_01k6zzzzzzabcdefghjkmn_1");
 }
 
+static void a_session_that_refuses_is_left_and_sessions_that_never_last_back_off(void **state)
+{
+    Fixture *f = *state;
+
+    open_session(f, 6U << 20);
+    answer(f, 400, FAULT(400, "invalid", "Invalid upload"));
+    assert_int_equal(f->e.state, ERRAND_PAUSED);
+    for (unsigned i = 1; i <= 6; i++) {
+        assert_string_equal(next(f), JOB_URL);
+        answer(f, 404, FAULT(404, "notFound", "Not found: Job"));
+        assert_contains(next(f), "uploadType=resumable");
+        answer_with(f, 200, "", &(HttpHeader){"Location", SESSION});
+        assert_string_equal(next(f), SESSION);
+        answer(f, 410, NULL);
+        assert_int_equal(f->e.tries, i);
+    }
+}
+
 static void a_range_that_lies_is_probed(void **state)
 {
     Fixture *f = *state;
@@ -706,6 +724,7 @@ TEST_MAIN(T(a_small_batch_is_one_multipart_request_and_is_done_when_its_rows_are
           T(a_lost_last_answer_is_probed_for),
           T(too_large_after_a_lost_answer_is_believed_when_no_job_shows_up),
           T(an_expired_session_is_looked_up_and_opened_again_with_the_same_id),
+          T(a_session_that_refuses_is_left_and_sessions_that_never_last_back_off),
           T(a_range_that_lies_is_probed),
           T(a_missing_table_is_created_with_partitions_and_clusters),
           T(a_table_that_somebody_else_made_meanwhile_is_read),
