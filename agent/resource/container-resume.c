@@ -313,8 +313,9 @@ static int adopt(Container *c)
         return -ENOMEM;
     }
     log_info("container %s: adopted as it stands, release %s", c->plan->name, serving->release);
+    /* Recorded at once: what no slot knows is a zombie to the cleanup. */
     if (!is_job && !before)
-        return 0;
+        return container_enter(c, ROLLOUT_NEW);
     c->slot.committed_at = now_realtime_usec();
     (void)container_watch_settling(c);
     return container_enter(c, ROLLOUT_COMMITTED);

@@ -738,6 +738,11 @@ static void take_others_away(Container *c)
 void container_settle(Container *c, ContainerStep then)
 {
     c->settled = then;
+    /* Not by way of another decision, which would lead here again. */
+    if (!c->slot.current || !container_view(c, c->slot.current)) {
+        container_is_lost(c);
+        return;
+    }
     if (str_set(&c->slot.next, c->slot.current) < 0) {
         container_fail(c, -ENOMEM, ERROR_INTERNAL, "out of memory");
         return;

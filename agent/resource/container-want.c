@@ -302,6 +302,22 @@ static int make_want(Container *c, const char *digest, Error *err)
     return r < 0 ? r : 1;
 }
 
+static int revive(Container *c, Error *err);
+
+/* The wanted one is not brought in now; what serves serves on, and is made anew if it is gone. */
+static void stay_out(Container *c, const Release *known)
+{
+    auto_error Error err = {0};
+    int r = revive(c, &err);
+
+    if (r < 0)
+        container_finish(c, &err);
+    else if (r == 0 && known && known->quarantined_at > 0)
+        refuse(c, known);
+    else if (r == 0)
+        wait_on(c);
+}
+
 static void choose(Container *c, const char *digest)
 {
     auto_(release_freep) Release *known = NULL;
@@ -330,10 +346,8 @@ static void choose(Container *c, const char *digest)
          * crashes all the time moves all the time. */
         c->deferred = true;
         container_finish(c, NULL);
-    } else if (known && known->quarantined_at > 0 && c->slot.current)
-        refuse(c, known);
-    else if (c->slot.current && is_put_off(c, c->want))
-        wait_on(c);
+    } else if (c->slot.current && ((known && known->quarantined_at > 0) || is_put_off(c, c->want)))
+        stay_out(c, known);
     else
         container_bring_in(c);
 }

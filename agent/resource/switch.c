@@ -149,12 +149,28 @@ static SwitchStep move_to(const Cast *cast, const SlotContainer *container, cons
     return rename_to(container, name);
 }
 
+/* At its own start the engine starts whatever last ended with a failure, and takes one that was
+ * stopped (143, 137) for that (moby#47846): the copy to go back to would run, too, and may have the
+ * port. */
+static SwitchStep stop_others(const Cast *cast, const SlotContainer *serving)
+{
+    for (size_t i = 0; i < cast->n; i++)
+        if (cast->all + i != serving && is_up(cast->all + i))
+            return act(SWITCH_STOP, cast->all + i);
+    return done;
+}
+
 static SwitchStep goal_run(const Cast *cast)
 {
+    SwitchStep step;
+
     if (!cast->old)
         return lost;
     if (!streq(cast->old->name, cast->query->name))
         return move_to(cast, cast->old, cast->query->name);
+    step = stop_others(cast, cast->old);
+    if (step.verb != SWITCH_DONE)
+        return step;
     if (wants_start(cast, cast->old))
         return act(SWITCH_START, cast->old);
     return done;
@@ -244,10 +260,7 @@ static SwitchStep goal_settle(const Cast *cast)
 
 static SwitchStep goal_stopped(const Cast *cast)
 {
-    for (size_t i = 0; i < cast->n; i++)
-        if (is_up(cast->all + i))
-            return act(SWITCH_STOP, cast->all + i);
-    return done;
+    return stop_others(cast, NULL);
 }
 
 static SwitchStep goal_gone(const Cast *cast)

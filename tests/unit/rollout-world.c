@@ -247,6 +247,15 @@ static void add_fault(World *w, char *const *words)
     fail_msg("too many faults");
 }
 
+/* It starts whatever ended with a failure, and takes one that was stopped for that. */
+static void engine_restarts(World *w)
+{
+    for (size_t i = 0; i < w->n_boxes; i++)
+        if (w->boxes[i].state == BOX_EXITED)
+            w->boxes[i].state = BOX_RUNNING;
+    container_look(w->resource);
+}
+
 static void do_verb(World *w, const char *verb)
 {
     auto_error Error err = {0};
@@ -263,6 +272,8 @@ static void do_verb(World *w, const char *verb)
         world_restart(w, /* rebooted= */ false);
     else if (streq(verb, "reboot"))
         world_restart(w, /* rebooted= */ true);
+    else if (streq(verb, "engine"))
+        engine_restarts(w);
     else if (streq(verb, "settle"))
         (void)timer_set(world_container(w)->settle_timer, 0, 0);
     else if (streq(verb, "look"))

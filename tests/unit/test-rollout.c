@@ -572,9 +572,40 @@ static void back_by_hand(void **state)
     check_courses(courses, ELEMENTS(courses));
 }
 
+static void what_the_engine_starts_by_itself_is_stopped_again(void **state)
+{
+    static const Course courses[] = {
+        {.name = "the copy to go back to, beside what is watched",
+         .plan = PORTS,
+         .before = "push A; settle; push B",
+         .words = "engine",
+         .trace = "committed: stop A\n",
+         .boxes = "web=B web.previous=A-",
+         .state = "committed",
+         .quarantine = ""},
+        {.name = "and what is watched settles",
+         .plan = PORTS,
+         .before = "push A; settle; push B; engine",
+         .words = "settle",
+         .boxes = "web=B",
+         .state = "settled",
+         .quarantine = ""},
+    };
+
+    check_courses(courses, ELEMENTS(courses));
+}
+
 static void what_somebody_took_away_is_made_anew(void **state)
 {
     static const Course courses[] = {
+        {.name = "what serves, while its successor is quarantined for its key",
+         .plan = PORTS,
+         .before = "push A; settle; key 9",
+         .words = "remove web; settle",
+         .boxes = "web=A",
+         .state = "settled",
+         .quarantine = "A/release",
+         .message = "was rolled back"},
         {.name = "the copy to go back to",
          .plan = PORTS,
          .before = "push A; settle; push B; remove web.previous",
@@ -1119,6 +1150,7 @@ int main(void)
         cmocka_unit_test(a_job_runs_once_a_release),
         cmocka_unit_test(a_fault_of_the_machine_condemns_nobody),
         cmocka_unit_test(back_by_hand),
+        cmocka_unit_test(what_the_engine_starts_by_itself_is_stopped_again),
         cmocka_unit_test(what_somebody_took_away_is_made_anew),
         cmocka_unit_test(what_has_not_settled_keeps_what_it_would_go_back_to),
         cmocka_unit_test(a_bad_digest_comes_in_again_when_a_person_says_so),
