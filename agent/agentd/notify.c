@@ -48,7 +48,9 @@ static int add_escaped(Buf *message, const char *text)
 {
     int r = 0;
 
-    for (size_t n = 0; r >= 0 && *text && n < LINE_MAX; text++, n++) {
+    /* The character that the limit falls into is told whole: JSON takes UTF-8 alone. */
+    for (size_t n = 0; r >= 0 && *text && (n < LINE_MAX || ((unsigned char)*text & 0xc0) == 0x80);
+         text++, n++) {
         if (*text == '&')
             r = buf_add_str(message, "&amp;");
         else if (*text == '<')
