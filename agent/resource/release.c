@@ -159,20 +159,27 @@ static int release_from_row(DbStmt *stmt, Release **ret, Error *err)
     return 1;
 }
 
-int release_load(Db *db, const char *container, const char *id, Release **ret, Error *err)
+/* The first row of `sql`, which takes two texts: 1, or 0 when there is none. */
+static int load_first(Db *db, const char *sql, const char *container, const char *which,
+                      Release **ret, Error *err)
 {
     auto_(db_donep) DbStmt *stmt = NULL;
     int r;
 
-    r = db_prepare(db, "SELECT " RELEASE_COLUMNS " FROM release WHERE container = ? AND id = ?",
-                   &stmt, err);
+    r = db_prepare(db, sql, &stmt, err);
     if (r < 0)
         return r;
-    r = db_bind(stmt, "ss", err, container, id);
+    r = db_bind(stmt, "ss", err, container, which);
     if (r < 0)
         return r;
     r = db_step(stmt, err);
     return r <= 0 ? r : release_from_row(stmt, ret, err);
+}
+
+int release_load(Db *db, const char *container, const char *id, Release **ret, Error *err)
+{
+    return load_first(db, "SELECT " RELEASE_COLUMNS " FROM release WHERE container = ? AND id = ?",
+                      container, id, ret, err);
 }
 
 int release_prove(Db *db, const char *container, const char *id, Error *err)
@@ -193,20 +200,11 @@ int release_quarantine(Db *db, const char *container, const char *id, bool diges
 int release_load_bad_digest(Db *db, const char *container, const char *digest, Release **ret,
                             Error *err)
 {
-    auto_(db_donep) DbStmt *stmt = NULL;
-    int r;
-
-    r = db_prepare(db,
-                   "SELECT " RELEASE_COLUMNS " FROM release WHERE container = ? AND digest = ? AND "
-                   "digest_is_bad AND quarantined_at > 0 ORDER BY quarantined_at DESC LIMIT 1",
-                   &stmt, err);
-    if (r < 0)
-        return r;
-    r = db_bind(stmt, "ss", err, container, digest);
-    if (r < 0)
-        return r;
-    r = db_step(stmt, err);
-    return r <= 0 ? r : release_from_row(stmt, ret, err);
+    return load_first(db,
+                      "SELECT " RELEASE_COLUMNS
+                      " FROM release WHERE container = ? AND digest = ? AND "
+                      "digest_is_bad AND quarantined_at > 0 ORDER BY quarantined_at DESC LIMIT 1",
+                      container, digest, ret, err);
 }
 
 int release_unquarantine(Db *db, const char *container, Error *err)
@@ -256,20 +254,10 @@ int release_list_quarantined(Db *db, const char *container, json_t **ret, Error 
 
 int release_previous(Db *db, const char *container, const char *current, Release **ret, Error *err)
 {
-    auto_(db_donep) DbStmt *stmt = NULL;
-    int r;
-
-    r = db_prepare(db,
-                   "SELECT " RELEASE_COLUMNS " FROM release WHERE container = ? AND id <> ? AND "
-                   "proved_at > 0 AND quarantined_at = 0 ORDER BY proved_at DESC LIMIT 1",
-                   &stmt, err);
-    if (r < 0)
-        return r;
-    r = db_bind(stmt, "ss", err, container, current ? current : "");
-    if (r < 0)
-        return r;
-    r = db_step(stmt, err);
-    return r <= 0 ? r : release_from_row(stmt, ret, err);
+    return load_first(db,
+                      "SELECT " RELEASE_COLUMNS " FROM release WHERE container = ? AND id <> ? AND "
+                      "proved_at > 0 AND quarantined_at = 0 ORDER BY proved_at DESC LIMIT 1",
+                      container, current ? current : "", ret, err);
 }
 
 /* Many releases may share a digest (a secret was rotated), and the image cleanup keeps digests: so
