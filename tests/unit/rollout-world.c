@@ -192,6 +192,15 @@ void world_lose_state(World *w)
     world_restart(w, /* rebooted= */ false);
 }
 
+char *world_state(World *w)
+{
+    char *state = NULL;
+
+    (void)!db_query_text(w->state.db, "SELECT state FROM slot WHERE container = 'web'", &state,
+                         NULL, "");
+    return state ? state : strdup("none");
+}
+
 /* ---- Words ---------------------------------------------------------------------------------- */
 
 static Box *box_of(World *w, char image)

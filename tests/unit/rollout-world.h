@@ -18,6 +18,13 @@
 #include "agent/engine/engine.h"
 #include "agent/resource/container-internal.h"
 
+/* Parts of the container in the plan. */
+#define PORTS      "\"ports\": [\"8080:80\"],"
+#define HTTP       "\"health\": {\"http\": \"http://127.0.0.1:1/\"},"
+#define KEEP       "\"update\": {\"on_failure\": \"keep\"},"
+#define FILES      "\"secret_files\": [{\"secret\": \"key\", \"path\": \"/run/key\"}],"
+#define JOB        "\"mode\": \"job\","
+
 #define BOXES_MAX  16
 #define FAULTS_MAX 4
 
@@ -135,5 +142,8 @@ void world_make_images(World *w);
 void world_answer_engine(HttpServer *server, const Request *request, Reply *reply, void *userdata);
 void world_answer_registry(HttpServer *server, const Request *request, Reply *reply,
                            void *userdata);
+
+/* As recorded; free() */
+char *world_state(World *w);
 
 #endif
