@@ -176,8 +176,9 @@ bool container_is_watched(const Container *c);
 /* c->want failed: back, where there is a way and the plan does not say to keep it. `remedy` may be
  * NULL. */
 void container_go_back(Container *c, const char *reason, const char *remedy);
-/* Back, whatever the plan says. */
-void container_return(Container *c, const char *reason);
+/* Back, whatever the plan says. `by_hand`: a person condemns the digest wherever it is another; else
+ * it must be all that changed. */
+void container_return(Container *c, const char *reason, bool by_hand);
 void container_continue_back(Container *c);
 void container_settle(Container *c, ContainerStep then);
 

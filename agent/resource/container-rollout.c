@@ -669,7 +669,7 @@ static int only_digest_changed(const Container *c, const Release *good, Error *e
 }
 
 /* c->want, which is slot.next, is condemned. */
-void container_return(Container *c, const char *reason)
+void container_return(Container *c, const char *reason, bool by_hand)
 {
     Db *db = c->resource->context->db;
     auto_(release_freep) Release *good = NULL;
@@ -680,7 +680,8 @@ void container_return(Container *c, const char *reason)
     /* A bad key must not condemn the image that runs well with the former one. */
     r = release_load(db, c->plan->name, c->slot.current, &good, &err);
     if (r > 0)
-        digest_is_bad = r = only_digest_changed(c, good, &err);
+        digest_is_bad = r =
+            by_hand ? !streq(good->digest, c->want->digest) : only_digest_changed(c, good, &err);
     if (r >= 0)
         r = release_quarantine(db, c->plan->name, c->slot.next, digest_is_bad, reason, &err);
     /* Where that one goes back to, should it prove bad after all. */
@@ -699,7 +700,7 @@ void container_return(Container *c, const char *reason)
 void container_go_back(Container *c, const char *reason, const char *remedy)
 {
     if (container_has_way_back(c) && c->plan->update.on_failure == PLAN_CURE_ROLLBACK)
-        container_return(c, reason);
+        container_return(c, reason, /* by_hand= */ false);
     else
         fail_in_place(c, reason, remedy);
 }

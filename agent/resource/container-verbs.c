@@ -142,21 +142,27 @@ static int judge_by_hand(Container *c)
         return 0;
     c->probe = health_probe_free(c->probe);
     if (container_has_way_back(c)) {
-        container_return(c, by_hand);
+        container_return(c, by_hand, /* by_hand= */ true);
         return 1;
     }
     container_finish(c, NULL);
     return 0;
 }
 
-/* Recorded before it is answered: current is condemned, and the one before it is wanted, which any
- * later look takes up (container-resume.c). */
+/* Recorded before it is answered: current is condemned, with its digest where that differs, and the
+ * one before it is wanted, which any later look takes up (container-resume.c). */
 static int record_rollback(Container *c, const Release *previous, Error *err)
 {
     Db *db = c->resource->context->db;
+    auto_(release_freep) Release *current = NULL;
     auto_(db_rollbackp) Db *transaction = NULL;
+    bool digest_is_bad;
     int r;
 
+    r = release_load(db, c->plan->name, c->slot.current, &current, err);
+    if (r < 0)
+        return r;
+    digest_is_bad = current && !streq(current->digest, previous->digest);
     if (str_set(&c->slot.next, previous->id) < 0)
         return error_oom(err);
     if (is_switching(c))
@@ -165,7 +171,7 @@ static int record_rollback(Container *c, const Release *previous, Error *err)
     if (r < 0)
         return r;
     transaction = db;
-    r = release_quarantine(db, c->plan->name, c->slot.current, false, by_hand, err);
+    r = release_quarantine(db, c->plan->name, c->slot.current, digest_is_bad, by_hand, err);
     if (r >= 0)
         r = slot_save(db, c->plan->name, &c->slot, err);
     if (r >= 0)

@@ -220,9 +220,29 @@ static void wait_on(Container *c)
         container_stay(c);
 }
 
+/* 1: what a person went back from had another secret or plan, too, and nothing moved since: then
+ * that stays out as well. */
+static int nothing_moved_since(const Container *c, const Release *serving, const char *digest,
+                               const json_t *versions, Error *err)
+{
+    const ResourceContext *context = c->resource->context;
+    auto_(release_freep) Release *want = NULL, *same = NULL, *known = NULL;
+    int r;
+
+    r = release_new(context->plan, c->plan, context->generation, serving->digest, versions, &same,
+                    err);
+    if (r < 0 || streq(same->id, serving->id))
+        return r < 0 ? r : 0;
+    r = release_new(context->plan, c->plan, context->generation, digest, versions, &want, err);
+    if (r >= 0)
+        r = release_load(context->db, c->plan->name, want->id, &known, err);
+    return r <= 0 ? r : known->quarantined_at > 0;
+}
+
 /* A digest that proved bad is not tried again in other surroundings: what the plan and the secrets
- * changed is followed with the digest that serves. */
-static int avoid_bad_digest(Container *c, const Release *serving, const char **digest, Error *err)
+ * changed since is followed with the digest that serves. */
+static int avoid_bad_digest(Container *c, const Release *serving, const json_t *versions,
+                            const char **digest, Error *err)
 {
     auto_(release_freep) Release *bad = NULL;
     int r;
@@ -232,6 +252,9 @@ static int avoid_bad_digest(Container *c, const Release *serving, const char **d
     r = release_load_bad_digest(c->resource->context->db, c->plan->name, *digest, &bad, err);
     if (r <= 0)
         return r;
+    r = nothing_moved_since(c, serving, *digest, versions, err);
+    if (r != 0)
+        return r < 0 ? r : 0;
     error_done(&c->refusal);
     container_explain_quarantine(c, bad, &c->refusal);
     *digest = serving->digest;
@@ -292,7 +315,7 @@ static int make_want(Container *c, const char *digest, Error *err)
         if (r < 0)
             return r;
     }
-    r = avoid_bad_digest(c, serving, &digest, err);
+    r = avoid_bad_digest(c, serving, versions, &digest, err);
     if (r >= 0)
         r = hold_digest(c, serving, &digest, err);
     if (r < 0)

@@ -218,8 +218,8 @@ def test_rollback_by_hand_also_after_the_old_container_image_and_secret_are_gone
     assert done.returncode == 0, done.stderr
     machine.wait_page(version="1", key=image.key_hash("key-1"), file=image.key_hash("key-1"))
     wait_state(machine, "rolled-back")
-    wait_message(machine, "rolled back by hand", "not the digest")
-    assert machine.running_digest() == first and quarantined(machine)[second]["digest_is_bad"] is False
+    wait_message(machine, "rolled back by hand", "this digest")
+    assert machine.running_digest() == first and quarantined(machine)[second]["digest_is_bad"] is True
     wait_alone(machine)
     # And forward again, when somebody says so.
     assert machine.agentctl("retry", "mervis").returncode == 0

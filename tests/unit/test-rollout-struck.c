@@ -253,7 +253,7 @@ static void whatever_strikes_once_the_wanted_one_serves_alone_in_the_end(void **
          .after = "look; apply; settle",
          .boxes = "web=A",
          .state = "settled",
-         .quarantine = "B/release"},
+         .quarantine = "B"},
         {.name = "a crash loop whose copy is gone",
          .plan = PORTS,
          .before = "push A; settle; push B; remove web.previous; forget A",
