@@ -87,19 +87,33 @@ static void say(Item *item, const char *message)
     (void)json_object_set_new(item->row, "message", json_string(message));
 }
 
+/* Nothing else would be answered either. */
+static bool is_engine_away(const Error *err)
+{
+    return err->code == -ENOTCONN || err->code == -ETIMEDOUT;
+}
+
+/* In use after all is an answer; a failure is this one's own, and keeps none of the others. */
+static void pass_over(ImagesRun *run, const Error *err)
+{
+    say(&run->items[run->at++], error_text(err));
+    if (err->code != -EBUSY)
+        log_failure(LOG_LEVEL_WARNING, NULL, err, "it stays, and the cleanup goes on");
+}
+
 static void on_removed(EngineOp *op, const EngineReply *reply, const Error *err, void *userdata)
 {
     ImagesRun *run = userdata;
     Item *item = &run->items[run->at];
 
-    /* Gone already is well; in use after all is an answer, too; else the engine is in trouble. */
-    if (err && err->code == -EBUSY) {
-        say(item, error_text(err));
-        run->at++;
-    } else if (err && err->code != -ENOENT) {
+    if (err && is_engine_away(err)) {
         say(item, error_text(err));
         end(run, err);
         return;
+    }
+    /* Gone already is well. */
+    if (err && err->code != -ENOENT) {
+        pass_over(run, err);
     } else if (++item->next_name == strv_length(item->names)) {
         run->n_removed += !item->is_container;
         run->removed_any = true;

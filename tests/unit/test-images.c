@@ -26,6 +26,7 @@ typedef struct Machine {
     char *images; /* what /images/json answers */
     int delete_status;
     const char *delete_body;
+    bool goes_away; /* instead of an answer to a removal */
     unsigned n_deletes;
     char *deleted; /* the targets, in order */
 } Machine;
@@ -46,6 +47,8 @@ static void answer(HttpServer *server, const Request *request, Reply *reply, voi
         m->n_deletes++;
         reply->status = m->delete_status;
         reply->body = m->delete_body;
+        if (m->goes_away)
+            reply->mode = REPLY_EARLY;
     } else if (strstr(request->target, "/info")) {
         reply->body = http_server_keep(server, str_printf("{\"DockerRootDir\":\"%s\"}", m->dir));
     } else if (strstr(request->target, "/containers/json")) {
@@ -214,7 +217,7 @@ static void what_is_gone_already_is_well(void **state)
     assert_int_equal(number(&ended, "removed"), 1);
 }
 
-static void an_engine_in_trouble_ends_the_run(void **state)
+static void an_image_that_cannot_be_removed_keeps_none_of_the_others(void **state)
 {
     Machine *m = *state;
     auto_ended Ended ended = {0};
@@ -223,9 +226,24 @@ static void an_engine_in_trouble_ends_the_run(void **state)
     m->delete_status = 500;
     m->delete_body = "{\"message\":\"layer store broken\"}";
     run_of(m, (ImagesRunSpec){0}, &ended);
-    assert_int_equal(ended.code, -EIO);
-    assert_int_equal(m->n_deletes, 1);
+    assert_int_equal(ended.code, 0);
+    assert_int_equal(m->n_deletes, 2);
+    assert_int_equal(number(&ended, "removed"), 0);
     assert_contains(row(&ended, 0, "message"), "layer store broken");
+    assert_contains(row(&ended, 1, "message"), "layer store broken");
+}
+
+static void an_engine_that_goes_away_ends_the_run(void **state)
+{
+    Machine *m = *state;
+    auto_ended Ended ended = {0};
+
+    set_images(m, "[" IMAGE("sha256:a", "") "," IMAGE("sha256:b", "") "]");
+    m->goes_away = true;
+    run_of(m, (ImagesRunSpec){0}, &ended);
+    assert_int_equal(ended.code, -ENOTCONN);
+    assert_null(strstr(m->deleted, "sha256:b"));
+    assert_null(row(&ended, 1, "message"));
 }
 
 static void a_run_for_the_disk_ends_when_it_is_low_enough(void **state)
@@ -371,7 +389,8 @@ static void sums_last(void **state)
 TEST_MAIN(MACHINE_TEST(a_dry_run_says_what_a_run_does),
           MACHINE_TEST(what_is_in_use_after_all_is_passed_over),
           MACHINE_TEST(what_is_gone_already_is_well),
-          MACHINE_TEST(an_engine_in_trouble_ends_the_run),
+          MACHINE_TEST(an_image_that_cannot_be_removed_keeps_none_of_the_others),
+          MACHINE_TEST(an_engine_that_goes_away_ends_the_run),
           MACHINE_TEST(a_run_for_the_disk_ends_when_it_is_low_enough),
           MACHINE_TEST(a_run_that_is_freed_removes_no_more),
           MACHINE_TEST(images_age_from_when_they_came_and_are_forgotten_when_gone),
