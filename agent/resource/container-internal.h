@@ -79,6 +79,7 @@ struct Container {
     uint64_t outage_began;  /* boottime; 0: what serves was not stopped by this process */
     uint64_t probe_began;   /* boottime */
     unsigned probe_outages; /* of the engine, as counted when the probe began */
+    unsigned excused;       /* times that the engine went away while c->want was tried */
 
     bool working;        /* between apply() and resource_finish() */
     bool leaving;        /* remove() */

@@ -210,6 +210,7 @@ void container_bring_in(Container *c)
     }
     c->slot.stopped_at = 0;
     c->outage_began = 0;
+    c->excused = 0;
     if (container_enter(c, ROLLOUT_PULLING) < 0)
         return;
     if (look_for_image(c, &err) < 0)

@@ -9,6 +9,9 @@
 
 #define PUT_OFF_USEC      MINUTE
 #define PUT_OFF_DOUBLINGS 6U
+/* So often may the engine go away while one release is tried; then it is the release that ends it.
+ */
+#define EXCUSES_MAX       3U
 
 static void prove(Container *c);
 
@@ -180,6 +183,21 @@ static void could_not_start(Container *c, const Error *err)
         put_off(c, err);
 }
 
+/* Whether its failure says nothing against it, for the engine went away, and may be once more. */
+static bool is_excused(Container *c)
+{
+    return c->excused++ < EXCUSES_MAX;
+}
+
+static void ends_engine(Container *c)
+{
+    auto_free char *reason =
+        str_printf("the container engine went away %u times while it was tried", c->excused);
+
+    container_go_back(c, reason ? reason : "it ends the container engine",
+                      "journalctl -u docker says why");
+}
+
 static void step_failed(Container *c, const Error *err)
 {
     auto_error Error copy = {0};
@@ -195,8 +213,10 @@ static void step_failed(Container *c, const Error *err)
         /* Its image was cleaned up between our look at it and now. */
         c->pulled_again = true;
         container_bring_in(c);
-    } else if (c->step == SWITCH_START && !is_engine_away(&copy) && is_being_tried(c))
+    } else if (c->step == SWITCH_START && is_being_tried(c) && !is_engine_away(&copy))
         could_not_start(c, &copy);
+    else if (c->step == SWITCH_START && is_being_tried(c) && !is_excused(c))
+        ends_engine(c);
     else
         container_finish(c, &copy);
 }
@@ -429,8 +449,10 @@ static void on_verdict(HealthProbe *probe, const HealthVerdict *verdict, void *u
     if (healthy)
         /* start-first: well beside the old one; now names and traffic change hands. */
         container_switch(c, SWITCH_FORWARD, false, commit, container_is_lost);
-    else if (engine_was_away)
+    else if (engine_was_away && is_excused(c))
         container_observe(c, prove_again); /* its containers died with it: that proves nothing */
+    else if (engine_was_away)
+        ends_engine(c);
     else
         container_go_back(c, reason ? reason : "not healthy", NULL);
 }

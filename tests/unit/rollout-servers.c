@@ -194,7 +194,7 @@ static void list_boxes(World *w, HttpServer *server, Reply *reply)
     reply->body = keep(server, json_dumps(list, 0));
 }
 
-static void inspect_box(HttpServer *server, const Box *box, Reply *reply)
+static void inspect_box(World *w, HttpServer *server, const Box *box, Reply *reply)
 {
     json_auto_t *doc = json_pack(
         "{s:s, s:o, s:s, s:s, s:i, s:{s:s, s:b, s:i, s:o, s:s, s:{s:s}},"
@@ -208,6 +208,7 @@ static void inspect_box(HttpServer *server, const Box *box, Reply *reply)
         "Healthcheck", "Test", "CMD", "HostConfig", "NetworkMode", "bridge");
 
     assert_non_null(doc);
+    w->context.engine_outages += box->image == 'W';
     reply->body = keep(server, json_dumps(doc, 0));
 }
 
@@ -271,6 +272,10 @@ static void start_box(World *w, Box *box, Reply *reply)
         reply->status = 304;
         return;
     }
+    if (box->image == 'V') {
+        reply->mode = REPLY_EARLY;
+        return;
+    }
     if (box->image == 'Z') {
         refuse(reply, 400,
                "{\"message\":\"exec: \\\"/z\\\": executable file not found in $PATH\"}");
@@ -286,7 +291,7 @@ static void start_box(World *w, Box *box, Reply *reply)
     box->exit_code = 0;
     box->unhealthy = box->image == 'Y';
     note_running(w);
-    if (box->image == 'X' || streq(box->key, "9")) {
+    if (box->image == 'X' || box->image == 'W' || streq(box->key, "9")) {
         box->state = BOX_EXITED;
         box->exit_code = 3;
     }
@@ -347,7 +352,7 @@ static void answer_box(World *w, HttpServer *server, const Request *request, con
     else if (startswith(verb, "/stop"))
         stop_box(w, box, reply);
     else if (startswith(verb, "/json"))
-        inspect_box(server, box, reply);
+        inspect_box(w, server, box, reply);
     else
         reply->body = ""; /* its logs */
 }

@@ -488,6 +488,51 @@ static void a_fault_of_the_machine_condemns_nobody(void **state)
     check_courses(courses, ELEMENTS(courses));
 }
 
+static void what_ends_the_engine_again_and_again_is_to_blame_for_it(void **state)
+{
+    static const Course courses[] = {
+        {.name = "when it is started",
+         .plan = PORTS,
+         .before = "push A; settle",
+         .words = "push V; look",
+         .boxes = "web=A",
+         .state = "settled",
+         .quarantine = "V",
+         .message = "the container engine went away 4 times while it was tried"},
+        {.name = "while it is proved",
+         .plan = PORTS,
+         .before = "push A; settle",
+         .words = "push W",
+         .trace = "pulling: pull W\n"
+                  "staged: create W web.next\n"
+                  "switching: rename A web.previous\n"
+                  "switching: rename W web\n"
+                  "switching: stop A\n"
+                  "switching: start W\n"
+                  "proving: start W\n"
+                  "proving: start W\n"
+                  "proving: start W\n"
+                  "rolling-back: rename W web.next\n"
+                  "rolling-back: rename A web\n"
+                  "rolling-back: start A\n"
+                  "rolling-back: remove W\n",
+         .boxes = "web=A",
+         .state = "rolled-back",
+         .quarantine = "W",
+         .message = "the container engine went away 4 times while it was tried"},
+        {.name = "each release has its own excuses",
+         .plan = PORTS,
+         .before = "push A; settle; push W",
+         .words = "retry",
+         .boxes = "web=A",
+         .state = "rolled-back",
+         .quarantine = "W",
+         .message = "the container engine went away 4 times while it was tried"},
+    };
+
+    check_courses(courses, ELEMENTS(courses));
+}
+
 static void back_by_hand(void **state)
 {
     static const Course courses[] = {
@@ -896,6 +941,7 @@ int main(void)
         cmocka_unit_test(health_by_http_is_all_that_counts_where_the_plan_gives_it),
         cmocka_unit_test(a_job_runs_once_a_release),
         cmocka_unit_test(a_fault_of_the_machine_condemns_nobody),
+        cmocka_unit_test(what_ends_the_engine_again_and_again_is_to_blame_for_it),
         cmocka_unit_test(back_by_hand),
         cmocka_unit_test(what_the_engine_starts_by_itself_is_stopped_again),
         cmocka_unit_test(what_somebody_took_away_is_made_anew),
