@@ -3,9 +3,9 @@
 #define AGENT_RESOURCE_CONTAINER_INTERNAL_H
 
 /* Shared by container.c (the resource) and its parts: container-resume.c (where were we?),
- * container-want.c (which release should it be?), container-pull.c and container-rollout.c (getting
- * there, and back), container-job.c, container-secrets.c, container-spec.c, container-verbs.c
- * (events and people), container-describe.c.
+ * container-want.c (which release should it be?), container-pull.c, container-rollout.c and
+ * container-step.c (getting there, and back), container-job.c, container-secrets.c,
+ * container-spec.c, container-verbs.c (events and people), container-describe.c.
  *
  * Every function of them either begins one operation whose handler goes on, or ends in
  * container_finish(); a state is recorded before the step that it announces. */
@@ -162,13 +162,20 @@ void container_measure(Container *c, ContainerStep then);
 /* container-pull.c: c->want's image and secrets, then container_stage(). */
 void container_bring_in(Container *c);
 
-/* container-rollout.c */
+/* container-step.c */
 void container_observe(Container *c, ContainerStep then);
 void container_switch(Container *c, SwitchGoal goal, bool start_again, ContainerStep reached,
                       ContainerStep lost);
 const SlotContainer *container_view(const Container *c, const char *release);
 /* For a goal whose container must be there. */
 void container_is_lost(Container *c);
+/* The downtime ended at that moment (boottime), when something was well again. */
+void container_measure_downtime(Container *c, uint64_t until);
+/* c->want failed while the engine went away: whether that says nothing against it once more. */
+bool container_is_excused(Container *c);
+void container_ends_engine(Container *c);
+
+/* container-rollout.c */
 void container_stage(Container *c);
 void container_go_forward(Container *c, bool start_again);
 bool container_has_way_back(const Container *c);
