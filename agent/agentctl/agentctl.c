@@ -5,6 +5,7 @@
 #include "config.h"
 
 #include <assert.h>
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -135,8 +136,10 @@ static int show_verb_help(const Verb *verb)
     auto_buf Buf text = BUF_INIT(TEXT_MAX);
     int r;
 
-    r = buf_printf(&text, "Usage: " PROGRAM " %s [OPTION]...%s%s\n\n%s.\n\nOptions:\n", verb->name,
-                   *verb->operands ? " " : "", verb->operands, verb->help);
+    /* A row of the list begins small, a sentence does not. */
+    r = buf_printf(&text, "Usage: " PROGRAM " %s [OPTION]...%s%s\n\n%c%s.\n\nOptions:\n",
+                   verb->name, *verb->operands ? " " : "", verb->operands,
+                   toupper((unsigned char)*verb->help), verb->help + 1);
     if (r >= 0)
         r = add_options(&text, verb->options);
     if (r >= 0 && verb->manual)

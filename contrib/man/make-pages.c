@@ -6,6 +6,7 @@
 
 #include "config.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -80,7 +81,9 @@ static int add_verb(Buf *page, const Verb *verb)
     if (r >= 0)
         r = buf_add_char(page, '\n');
     if (r >= 0)
-        r = add_text(page, verb->help);
+        r = buf_add_char(page, (char)toupper((unsigned char)*verb->help));
+    if (r >= 0)
+        r = add_text(page, verb->help + 1);
     if (r >= 0)
         r = buf_add_str(page, ".\n");
     if (r >= 0 && verb->manual)

@@ -67,6 +67,7 @@ def test_help_of_every_verb_fits_80_columns_and_wrong_words_are_refused_with_a_h
     for verb in verbs:
         page = run([machine.program("agentctl"), *verb.split(), "--help"])
         assert page.stdout.startswith(f"Usage: agentctl {verb}") and not page.stderr
+        assert re.search(r"(?m)^[A-Z].*\.$", page.stdout.splitlines()[2]), page.stdout
         assert max(len(line) for line in (text + page.stdout).splitlines()) <= 80, page.stdout
         wrong = run([machine.program("agentctl"), *verb.split(), "--nonsense"], check=False)
         assert wrong.returncode == 64 and f"`agentctl {verb} --help`" in wrong.stderr and not wrong.stdout
