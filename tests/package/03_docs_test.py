@@ -78,3 +78,22 @@ def test_the_keys_that_the_migration_guide_promises_are_keys_of_a_plan():
 def test_the_sample_of_status_is_a_screen_of_80_columns():
     sample = (TOP / "README.md").read_text().partition("$ agentctl status\n")[2].partition("\nThe same from")[0]
     assert "CONTAINER" in sample and all(len(line) <= 84 for line in sample.splitlines())
+
+
+def commands(document):
+    """What a README tells one to type, without the remarks behind it; nor the samples and pictures."""
+    lines = re.findall(r"(?m)^ {4,}((?:contrib/|apt |autoreconf |make |gcloud |sha256sum |packer |agentctl |--|lib).*)$", document.read_text())
+    return [re.sub(r"\s+# .*", "", line) for line in lines]
+
+
+def test_both_readmes_have_the_same_commands():
+    first, second = (commands(document) for document in READMES)
+    assert len(first) > 20 and first == second
+
+
+@pytest.mark.parametrize("daemon", ("agentd", "crawlerd", "statusd"))
+def test_every_option_of_a_daemon_is_in_its_manual(daemon):
+    said = subprocess.run([Path(os.environ["MERVIS_BUILD"]) / daemon, "--help"], capture_output=True, text=True, check=True).stdout
+    options = set(re.findall(r"(?m)^  --([a-z-]+)", said))
+    page = (TOP / f"contrib/man/{daemon}.8").read_text().replace("\\-", "-")
+    assert len(options) > 6 and {name for name in options if f"--{name}" not in page} == set()
