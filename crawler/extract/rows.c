@@ -390,6 +390,61 @@ static int read_text(TableBuilder *b, size_t i, RowField field, Row *row)
     return r < 0 ? r : ROW_REFUSED;
 }
 
+/* The first of the month that comes `count` months after that day's. */
+static int64_t months_after(int64_t days, unsigned count)
+{
+    int year;
+    unsigned month, day;
+
+    civil_from_days(days, &year, &month, &day);
+    month += count - 1;
+    return days_from_civil(year + (int)(month / 12), month % 12 + 1, 1);
+}
+
+static int64_t end_of_row(const Recipe *recipe, const Row *row, const Interval *interval)
+{
+    const Zone *zone = NULL;
+    int32_t end = row->trade_date;
+
+    if (interval_is_intraday(interval) ||
+        (recipe->final == RECIPE_FINAL_INTERVAL && interval->unit != INTERVAL_MONTH))
+        return row->ts_usec + (int64_t)interval_usec(interval);
+    if (recipe->final == RECIPE_FINAL_INTERVAL)
+        return months_after(row->ts_usec / (int64_t)DAY, interval->count) * (int64_t)DAY;
+    if (!row->tz || zone_get(row->tz, &zone, NULL) < 0)
+        return INT64_MAX;
+    switch (interval->unit) {
+    case INTERVAL_DAY:
+        end += (int32_t)interval->count;
+        break;
+    case INTERVAL_WEEK: /* to the Monday after: some sources date a week by its first trading day */
+        end += 7 * (int32_t)interval->count - ((end + 3) % 7 + 7) % 7;
+        break;
+    default:
+        end = (int32_t)months_after(end, interval->count);
+        break;
+    }
+    return zone_to_utc(zone, (int64_t)end * 86400) * (int64_t)SECOND;
+}
+
+int64_t row_end_usec(const Recipe *recipe, const Row *row)
+{
+    Interval interval;
+
+    return interval_parse(row->interval, &interval) < 0 ? INT64_MAX
+                                                        : end_of_row(recipe, row, &interval);
+}
+
+/* A row has the table's interval, unless it brought its own. */
+static bool row_has_ended(const TableBuilder *b, const Row *row)
+{
+    int64_t end_usec = row->interval == b->like.interval
+                           ? end_of_row(b->doc->recipe, row, &b->interval)
+                           : row_end_usec(b->doc->recipe, row);
+
+    return end_usec <= b->doc->request->now_usec;
+}
+
 static int read_row(TableBuilder *b, size_t i, Row *row)
 {
     int r;
@@ -408,7 +463,7 @@ static int read_row(TableBuilder *b, size_t i, Row *row)
     if (r != ROW_FINE)
         return r;
     row->is_final = b->doc->recipe->final == RECIPE_FINAL_AT_ONCE || row->kind != ROW_BAR ||
-                    row_end_usec(b->doc->recipe, row) <= b->doc->request->now_usec;
+                    row_has_ended(b, row);
     if (row->kind == ROW_BAR && !row->open.present && !row->high.present && !row->low.present &&
         !row->close.present) {
         b->context->dropped++;
@@ -701,44 +756,4 @@ int rows_build(RowsContext *context)
     }
     drop_doubles(context);
     return 1;
-}
-
-/* The first of the month that comes `count` months after that day's. */
-static int64_t months_after(int64_t days, unsigned count)
-{
-    int year;
-    unsigned month, day;
-
-    civil_from_days(days, &year, &month, &day);
-    month += count - 1;
-    return days_from_civil(year + (int)(month / 12), month % 12 + 1, 1);
-}
-
-int64_t row_end_usec(const Recipe *recipe, const Row *row)
-{
-    const Zone *zone = NULL;
-    Interval interval;
-    int32_t end = row->trade_date;
-
-    if (interval_parse(row->interval, &interval) < 0)
-        return INT64_MAX;
-    if (interval_is_intraday(&interval) ||
-        (recipe->final == RECIPE_FINAL_INTERVAL && interval.unit != INTERVAL_MONTH))
-        return row->ts_usec + (int64_t)interval_usec(&interval);
-    if (recipe->final == RECIPE_FINAL_INTERVAL)
-        return months_after(row->ts_usec / (int64_t)DAY, interval.count) * (int64_t)DAY;
-    if (!row->tz || zone_get(row->tz, &zone, NULL) < 0)
-        return INT64_MAX;
-    switch (interval.unit) {
-    case INTERVAL_DAY:
-        end += (int32_t)interval.count;
-        break;
-    case INTERVAL_WEEK: /* to the Monday after: some sources date a week by its first trading day */
-        end += 7 * (int32_t)interval.count - ((end + 3) % 7 + 7) % 7;
-        break;
-    default:
-        end = (int32_t)months_after(end, interval.count);
-        break;
-    }
-    return zone_to_utc(zone, (int64_t)end * 86400) * (int64_t)SECOND;
 }

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 
+#include "agent/base/parse.h"
 #include "agent/base/time.h"
 #include "crawler/model/amount.h"
 
@@ -120,9 +121,15 @@ static int read_parts(const char *format, const char *text, size_t size, Parts *
 
 static int read_epoch(const char *text, size_t size, int64_t unit_usec, int64_t *ret)
 {
+    uint64_t whole;
     Amount amount;
     int r;
 
+    /* Nearly always it is a whole number of its unit. */
+    if (parse_u64_n(text, size, &whole) >= 0 && whole <= (uint64_t)(INT64_MAX / unit_usec)) {
+        *ret = (int64_t)whole * unit_usec;
+        return 0;
+    }
     /* As a number of any form: "1.5779754E9" is one, too. */
     r = amount_parse(text, size, 0, 6, &amount);
     if (r < 0)
