@@ -177,46 +177,63 @@ static bool comma_is_right(const char *p, const char *group, const char *end)
     return p + 4 >= end || p[4] == ',' || p[4] == '.' || p[4] == 'e' || p[4] == 'E';
 }
 
-/* Up to eight digits at once, of which there must be eight bytes: how many there were. */
-static inline unsigned read_eight(const char *p, uint64_t *ret)
+/* Eight bytes of text as one number, the first of them lowest. */
+static inline uint64_t load_eight(const char *p)
 {
-    const uint64_t high_halves = UINT64_C(0xf0f0f0f0f0f0f0f0);
-    uint64_t word, others;
-    unsigned n = 8;
+    uint64_t word;
 
     memcpy(&word, p, sizeof(word));
-    word = le64toh(word);
-    /* A digit's byte is 3 in its high half, and still is when 6 is added. */
-    others = ((word & high_halves) | ((word + UINT64_C(0x0606060606060606)) & high_halves) >> 4) ^
-             UINT64_C(0x3333333333333333);
-    word ^= UINT64_C(0x3030303030303030);
-    if (others != 0) {
-        n = (unsigned)__builtin_ctzll(others) / 8;
-        if (n == 0) {
-            *ret = 0;
-            return 0;
-        }
-        word <<= 64 - 8 * n; /* zeros in front, what follows the digits is gone */
-    }
-    /* Neighbours are joined: digits to pairs, pairs to fours, fours to the eight. */
-    word = word * 10 + (word >> 8);
-    *ret = ((word & UINT64_C(0x000000ff000000ff)) * UINT64_C(0x000f424000000064) +
-            (word >> 16 & UINT64_C(0x000000ff000000ff)) * UINT64_C(0x0000271000000001)) >>
-           32;
-    return n;
+    return le64toh(word);
 }
 
-static inline const char *read_run(const char *p, const char *end, uint64_t *value)
+/* Zero in the bytes that are digits: those are 3 in the high half, and still are when 6 is added.
+ */
+static inline uint64_t others_than_digits(uint64_t word)
 {
-    uint64_t digits = 0;
-    unsigned c, n = 8;
+    const uint64_t high_halves = UINT64_C(0xf0f0f0f0f0f0f0f0);
 
-    for (; n == 8 && end - p >= 8; p += n) {
-        n = read_eight(p, &digits);
-        *value = *value * p10_64[n] + digits;
+    return ((word & high_halves) | ((word + UINT64_C(0x0606060606060606)) & high_halves) >> 4) ^
+           UINT64_C(0x3333333333333333);
+}
+
+/* The value of eight digits, or bytes of zero. Neighbours are joined: digits to pairs, pairs to
+ * fours, fours to the eight. */
+static inline uint64_t join_eight(uint64_t word)
+{
+    word &= UINT64_C(0x0f0f0f0f0f0f0f0f);
+    word = word * 10 + (word >> 8);
+    return ((word & UINT64_C(0x000000ff000000ff)) * UINT64_C(0x000f424000000064) +
+            (word >> 16 & UINT64_C(0x000000ff000000ff)) * UINT64_C(0x0000271000000001)) >>
+           32;
+}
+
+/* Digits from `p` on, behind those that `value` has: where they end. `text` is where all begins. */
+static inline const char *read_run(const char *text, const char *p, const char *end,
+                                   uint64_t *value)
+{
+    unsigned n, c;
+
+    for (; end - p >= 8; p += 8) {
+        uint64_t word = load_eight(p), others = others_than_digits(word);
+
+        if (others != 0) {
+            n = (unsigned)__builtin_ctzll(others) / 8;
+            if (n > 0) /* zeros in front, what follows the digits is gone */
+                *value = *value * p10_64[n] + join_eight(word << (64 - 8 * n));
+            return p + n;
+        }
+        *value = *value * p10_64[8] + join_eight(word);
     }
-    if (n < 8)
-        return p;
+    /* The rest together with what was read before it, which is taken out again. */
+    n = (unsigned)(end - p);
+    if (n > 0 && end - text >= 8) {
+        uint64_t rest = load_eight(end - 8) >> (64 - 8 * n) << (64 - 8 * n);
+
+        if (others_than_digits(rest) >> (64 - 8 * n) == 0) {
+            *value = *value * p10_64[n] + join_eight(rest);
+            return end;
+        }
+    }
     for (; p < end && (c = (unsigned char)*p - (unsigned)'0') <= 9; p++)
         *value = *value * 10 + c;
     return p;
@@ -237,13 +254,13 @@ static bool read_plain(const char *text, size_t size, Digits *ret)
         p++;
     }
     from = p;
-    p = read_run(p, end, &value);
+    p = read_run(text, p, end, &value);
     d.n = (unsigned)(p - from);
     if (d.n == 0)
         return false;
     if (p < end && *p == '.') {
         from = ++p;
-        p = read_run(p, end, &value);
+        p = read_run(text, p, end, &value);
         if (p == from)
             return false;
         d.places = (int)(p - from);
@@ -478,18 +495,35 @@ static size_t small_text_size(uint64_t value, unsigned scale)
     return scale > 0 ? MAX_OF(digits, scale + 1) + 1 : digits;
 }
 
+/* The last `n` digits of the value, which end before `end`: what is left of it. */
+static uint64_t put_digits(char *end, uint64_t value, size_t n)
+{
+    static const char pairs[] =
+        "00010203040506070809101112131415161718192021222324252627282930313233"
+        "34353637383940414243444546474849505152535455565758596061626364656667"
+        "6869707172737475767778798081828384858687888990919293949596979899";
+
+    for (; n >= 2; n -= 2, value /= 100) {
+        end -= 2;
+        memcpy(end, &pairs[value % 100 * 2], 2);
+    }
+    if (n > 0) {
+        end[-1] = (char)('0' + value % 10);
+        value /= 10;
+    }
+    return value;
+}
+
 static size_t format_small(uint64_t value, unsigned scale, char *buf)
 {
-    size_t size = small_text_size(value, scale);
-    char *p = buf + size;
+    size_t size = small_text_size(value, scale), whole = size;
 
     if (scale > 0) {
-        for (unsigned i = 0; i < scale; i++, value /= 10)
-            *--p = (char)('0' + value % 10);
-        *--p = '.';
+        value = put_digits(buf + size, value, scale);
+        whole = size - scale - 1;
+        buf[whole] = '.';
     }
-    for (; p > buf; value /= 10)
-        *--p = (char)('0' + value % 10);
+    (void)put_digits(buf + whole, value, whole);
     return size;
 }
 
@@ -502,18 +536,13 @@ size_t amount_text_size(const Amount *amount)
                        : small_text_size((uint64_t)value, amount->scale) + (amount->mantissa < 0);
 }
 
-size_t amount_format(const Amount *amount, char buf[static AMOUNT_TEXT_MAX])
+/* A value of more than 64 bits. */
+static size_t format_wide(u128 value, unsigned scale, char *buf)
 {
     char digits[AMOUNT_TEXT_MAX], *p = digits + sizeof(digits);
-    u128 value = amount->mantissa < 0 ? -(u128)amount->mantissa : (u128)amount->mantissa;
-    unsigned left = amount->scale;
-    size_t n, at = 0;
+    unsigned left = scale;
+    size_t n;
     uint64_t low;
-
-    if (amount->mantissa < 0)
-        buf[at++] = '-';
-    if (!(value >> 64))
-        return at + format_small((uint64_t)value, left, buf + at);
 
     /* From the end, the point put in on the way; 64 bits at a time, as dividing 128 is slow. */
     while (value >> 64) {
@@ -532,8 +561,19 @@ size_t amount_format(const Amount *amount, char buf[static AMOUNT_TEXT_MAX])
     if (p == digits + sizeof(digits) || *p == '.')
         *--p = '0';
     n = (size_t)(digits + sizeof(digits) - p);
-    memcpy(buf + at, p, n);
-    return at + n;
+    memcpy(buf, p, n);
+    return n;
+}
+
+size_t amount_format(const Amount *amount, char buf[static AMOUNT_TEXT_MAX])
+{
+    u128 value = amount->mantissa < 0 ? -(u128)amount->mantissa : (u128)amount->mantissa;
+    size_t at = 0;
+
+    if (amount->mantissa < 0)
+        buf[at++] = '-';
+    return at + (value >> 64 ? format_wide(value, amount->scale, buf + at)
+                             : format_small((uint64_t)value, amount->scale, buf + at));
 }
 
 bool amount_equal(const Amount *a, const Amount *b)
