@@ -130,7 +130,7 @@ static void robots_answered(HttpOp *op, const HttpResponse *response, const Erro
 {
     Source *source = userdata;
     Fetcher *f = source->fetcher;
-    uint64_t now = now_realtime_usec();
+    uint64_t now = wall_now(f);
     Robots *robots = NULL;
     bool unreachable = err || response->status >= 500;
     int r;
@@ -163,7 +163,7 @@ int robots_ready(Fetcher *f, Source *source, const char *url, const FetchLimits 
 {
     auto_free char *scheme = NULL, *host = NULL, *robots_url = NULL;
     HttpHeader agent = {"User-Agent", f->user_agent};
-    uint64_t now = now_realtime_usec();
+    uint64_t now = wall_now(f);
     uint16_t port = 0;
     HttpRequest request = {.headers = &agent,
                            .n_headers = 1,

@@ -88,9 +88,12 @@ struct Fetcher {
     unsigned in_flight;
     uint64_t failures;
     uint64_t day, day_bytes, bytes_saved_usec;
+    int64_t wall_ahead_usec; /* wall clock less boottime, when last looked at */
     bool was_busy, forgetting;
 };
 
+/* The wall clock now; where it was set, everything that is to come moves with it. */
+uint64_t wall_now(Fetcher *f);
 int source_get(Fetcher *f, const char *name, Source **ret);
 void source_save(Fetcher *f, Source *source, bool now);
 void source_free(Source *source);

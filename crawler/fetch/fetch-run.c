@@ -10,6 +10,10 @@
 
 #define WAKE_ACCURACY_USEC (100 * MSEC)
 #define SAID_WAIT_USEC     (5 * SECOND)
+/* What the wall clock may differ from boottime by without having been set: it is slewed, too. */
+#define CLOCK_STEP_USEC SECOND
+/* Who sleeps until a market opens or a day begins sees within this time that the clock was set. */
+#define CLOCK_LOOK_USEC (10 * MINUTE)
 
 /* --- What is next --------------------------------------------------------------------------- */
 
@@ -52,7 +56,7 @@ static int task_try(Fetcher *f, Task *task, uint64_t *wait, Error *err)
     const FetchJob *job = task->run->job;
     FetchLimits limits = limits_of(f, task->source, job);
     RecipeQuery query = task_query(task);
-    uint64_t now = now_realtime_usec(), left;
+    uint64_t now = wall_now(f), left;
     const char *why;
     int r;
 
@@ -133,7 +137,7 @@ static bool run_may_ask(Fetcher *f, const Run *run, uint64_t *wait)
     if (f->in_flight >= FETCH_AT_ONCE_MAX || source_get(f, run->job->recipe->hosts[0], &source) < 0)
         return false;
     limits = limits_of(f, source, run->job);
-    left = fetch_host_wait(source->host, &limits, now_realtime_usec(), &why);
+    left = fetch_host_wait(source->host, &limits, wall_now(f), &why);
     say_wait(source->host, left, why);
     *wait = MIN_OF(*wait, left);
     return left == 0;
@@ -193,6 +197,28 @@ static uint64_t next_due(const Fetcher *f, const Run *run)
     if (open <= wall || open == INT64_MAX)
         return due;
     return MAX_OF(due, now_boottime_usec() + (uint64_t)(open - wall) + random_u64(5 * SECOND));
+}
+
+uint64_t wall_now(Fetcher *f)
+{
+    uint64_t wall = now_realtime_usec();
+    int64_t ahead = (int64_t)wall - (int64_t)now_boottime_usec(), step = ahead - f->wall_ahead_usec;
+
+    if (step > -(int64_t)CLOCK_STEP_USEC && step < (int64_t)CLOCK_STEP_USEC)
+        return wall;
+    f->wall_ahead_usec = ahead;
+    LIST_FOREACH (sources, source, f->sources) {
+        fetch_host_clock_set(source->host, step);
+        if (source->robots)
+            source->robots_at_usec += (uint64_t)step;
+    }
+    LIST_FOREACH (runs, run, f->runs) {
+        run->began_wall_usec += step;
+        if (!run->active && run->rounds > 0 && run->due_usec > now_boottime_usec() &&
+            run->due_usec != USEC_INFINITY)
+            run->due_usec = next_due(f, run);
+    }
+    return wall;
 }
 
 void run_start(Run *run)
@@ -256,6 +282,8 @@ static void drive_run(Fetcher *f, Run *run, uint64_t *wait)
         if (run->due_usec > now) {
             if (run->due_usec != USEC_INFINITY)
                 *wait = MIN_OF(*wait, run->due_usec - now);
+            if (run->job->calendar)
+                *wait = MIN_OF(*wait, CLOCK_LOOK_USEC);
             return;
         }
         run_start(run);
@@ -287,11 +315,12 @@ void pump(Fetcher *f)
 {
     uint64_t wait = USEC_INFINITY;
 
+    (void)wall_now(f);
     if (f->forgetting)
         forget_now(f);
     if (f->hold || budget_is_spent(f)) {
         if (!f->hold)
-            (void)timer_set(f->timer, DAY - now_realtime_usec() % DAY, SECOND);
+            (void)timer_set(f->timer, MIN_OF(DAY - wall_now(f) % DAY, CLOCK_LOOK_USEC), SECOND);
         return;
     }
     LIST_FOREACH_SAFE (tasks, task, f->tasks)

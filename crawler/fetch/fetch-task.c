@@ -323,7 +323,7 @@ static void task_failed(Fetcher *f, Task *task, FetchFailure failure, const char
 static void judge_document(Fetcher *f, Task *task, const HttpResponse *response)
 {
     Source *source = task->source;
-    uint64_t now = now_realtime_usec();
+    uint64_t now = wall_now(f);
     FetchDocument document = {.job = task->run->job,
                               .symbol = task->run->job->symbols[task->symbol],
                               .range = task->run->range,
@@ -368,7 +368,7 @@ void task_answered(HttpOp *op, const HttpResponse *response, const Error *err, v
     Task *task = userdata;
     Source *source = task->source;
     Fetcher *f = source->fetcher;
-    uint64_t now = now_realtime_usec();
+    uint64_t now = wall_now(f);
 
     task->op = NULL; /* freed last: the reply lives in it */
     f->in_flight--;

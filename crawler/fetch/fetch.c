@@ -117,6 +117,7 @@ int fetcher_configure(Fetcher *f, const FetchConfig *config, Error *err)
 
     drop_runs(f);
     f->config = *config;
+    f->wall_ahead_usec = (int64_t)now_realtime_usec() - (int64_t)now_boottime_usec();
     free(f->user_agent);
     f->user_agent = take_ptr(agent);
     f->counts = calloc(MAX_OF(config->n_jobs, (size_t)1), sizeof(*f->counts));

@@ -54,14 +54,16 @@ FetchHost *fetch_host_free(FetchHost *host)
     return NULL;
 }
 
-static uint64_t left(uint64_t until_usec, uint64_t now_usec, uint64_t at_most)
-{
-    return until_usec > now_usec ? MIN_OF(until_usec - now_usec, at_most) : 0;
-}
-
 bool fetch_host_is_open(const FetchHost *host, uint64_t now_usec)
 {
-    return left(host->until_usec, now_usec, FETCH_RETRY_AFTER_MAX_USEC) > 0;
+    return host->until_usec > now_usec;
+}
+
+/* How long until then, which can be `at_most` ahead. */
+static uint64_t left(uint64_t *until_usec, uint64_t now_usec, uint64_t at_most)
+{
+    *until_usec = MIN_OF(*until_usec, now_usec + at_most);
+    return *until_usec > now_usec ? *until_usec - now_usec : 0;
 }
 
 static bool is_recent(const FetchConnected *connected, uint64_t now)
@@ -96,13 +98,13 @@ static uint64_t nat_wait(const FetchHost *host, unsigned ports, uint64_t now_use
     return (oldest + FETCH_NAT_SECONDS) * SECOND - now_usec;
 }
 
-uint64_t fetch_host_wait(const FetchHost *host, const FetchLimits *limits, uint64_t now_usec,
+uint64_t fetch_host_wait(FetchHost *host, const FetchLimits *limits, uint64_t now_usec,
                          const char **ret_why)
 {
     uint64_t wait;
 
     *ret_why = "the breaker is open";
-    wait = left(host->until_usec, now_usec, FETCH_RETRY_AFTER_MAX_USEC);
+    wait = left(&host->until_usec, now_usec, FETCH_RETRY_AFTER_MAX_USEC / 4 * 5);
     if (wait > 0)
         return wait;
     *ret_why = "a request is under way";
@@ -120,7 +122,7 @@ uint64_t fetch_host_wait(const FetchHost *host, const FetchLimits *limits, uint6
     if (wait > 0)
         return wait;
     *ret_why = "time between requests";
-    return left(host->next_usec, now_usec, 2 * limits->delay_usec);
+    return left(&host->next_usec, now_usec, 2 * limits->delay_usec);
 }
 
 void fetch_host_begin(FetchHost *host, const FetchLimits *limits, uint64_t now_usec)
@@ -152,6 +154,30 @@ void fetch_host_connected(FetchHost *host, unsigned n, uint64_t now_usec)
     host->connections += n;
     if (n > 0)
         add_connected(host, now_usec / SECOND, n);
+}
+
+static void shift(uint64_t *instant_usec, int64_t step_usec)
+{
+    int64_t moved = (int64_t)*instant_usec + step_usec;
+
+    if (*instant_usec > 0)
+        *instant_usec = moved > 0 ? (uint64_t)moved : 0;
+}
+
+void fetch_host_clock_set(FetchHost *host, int64_t step_usec)
+{
+    const int64_t second = (int64_t)SECOND;
+    FetchConnected old[FETCH_NAT_SECONDS];
+    /* Rounded to the later one, as a port must not be free too early. */
+    int64_t seconds = (step_usec > 0 ? step_usec + second - 1 : step_usec) / second;
+
+    shift(&host->next_usec, step_usec);
+    shift(&host->until_usec, step_usec);
+    memcpy(old, host->connected, sizeof(old));
+    memset(host->connected, 0, sizeof(host->connected));
+    for (size_t i = 0; i < FETCH_NAT_SECONDS; i++)
+        if (old[i].n > 0 && (int64_t)old[i].second + seconds > 0)
+            add_connected(host, (uint64_t)((int64_t)old[i].second + seconds), old[i].n);
 }
 
 void fetch_host_end(FetchHost *host, FetchFailure failure, uint64_t retry_after_usec,

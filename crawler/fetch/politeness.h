@@ -5,7 +5,7 @@
 /* What one host may be asked, and when: delay between requests, connections, new connections per
  * 120 s (Cloud NAT keeps a port that long), requests a day, and a circuit breaker that opens for
  * the whole host. Pure: the clock is an argument. It is wall clock, since it must outlive the
- * process; a clock that jumped back cannot make a pause longer than it ever was meant. */
+ * process; whoever sees it being set says so to fetch_host_clock_set(). */
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -66,8 +66,9 @@ FetchHost *fetch_host_free(FetchHost *host);
 DEFINE_AUTO(FetchHost, fetch_host_free)
 
 /* 0: it may be asked now. Else how long to wait (UINT64_MAX: until a request that is under way
- * ends), and why in a few words. */
-uint64_t fetch_host_wait(const FetchHost *host, const FetchLimits *limits, uint64_t now_usec,
+ * ends), and why in a few words. An instant that lies further ahead than it can have been meant (the
+ * memory's, where the clock was set while nothing ran) is brought nearer. */
+uint64_t fetch_host_wait(FetchHost *host, const FetchLimits *limits, uint64_t now_usec,
                          const char **ret_why);
 void fetch_host_begin(FetchHost *host, const FetchLimits *limits, uint64_t now_usec);
 /* A request ended. `retry_after_usec` is the peer's own (0: none): it is obeyed, within limits.
@@ -77,6 +78,8 @@ void fetch_host_end(FetchHost *host, FetchFailure failure, uint64_t retry_after_
 /* New connections that a request opened. */
 void fetch_host_connected(FetchHost *host, unsigned n, uint64_t now_usec);
 bool fetch_host_is_open(const FetchHost *host, uint64_t now_usec);
+/* The wall clock was set forward (or back) by so much: what was to come is as far away as before. */
+void fetch_host_clock_set(FetchHost *host, int64_t step_usec);
 /* How many new connections the last 120 s saw. */
 unsigned fetch_host_recent_connections(const FetchHost *host, uint64_t now_usec);
 

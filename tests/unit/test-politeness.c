@@ -18,7 +18,7 @@ static FetchHost *host_new(void)
     return host;
 }
 
-static uint64_t wait_at(const FetchHost *host, uint64_t now)
+static uint64_t wait_at(FetchHost *host, uint64_t now)
 {
     const char *why;
 
@@ -117,15 +117,49 @@ static void damaged_memory_is_a_host_that_was_never_asked(void **state)
     }
 }
 
-static void a_clock_that_jumps_back_makes_no_endless_pause(void **state)
+static void a_clock_that_was_set_changes_no_pause(void **state)
+{
+    const int64_t steps[] = {-365 * (int64_t)DAY, -3600 * (int64_t)SECOND, 3600 * (int64_t)SECOND};
+
+    for (size_t i = 0; i < ELEMENTS(steps); i++) {
+        auto_(fetch_host_freep) FetchHost *host = host_new();
+        uint64_t now = NOW + (uint64_t)steps[i], wait;
+
+        fetch_host_begin(host, &limits, NOW);
+        fetch_host_end(host, FETCH_WELL, 0, NULL, NOW);
+        wait = wait_at(host, NOW);
+        fetch_host_clock_set(host, steps[i]);
+        assert_int_equal(wait_at(host, now), wait);
+
+        fetch_host_end(host, FETCH_BANNED, 0, "HTTP 403", now);
+        wait = wait_at(host, now);
+        fetch_host_clock_set(host, -steps[i]);
+        assert_int_equal(wait_at(host, NOW), wait);
+        assert_true(fetch_host_is_open(host, NOW));
+
+        fetch_host_connected(host, 3, NOW);
+        fetch_host_clock_set(host, steps[i]);
+        assert_int_equal(fetch_host_recent_connections(host, now), 3);
+        assert_int_equal(fetch_host_recent_connections(host, now + 121 * SECOND), 0);
+    }
+}
+
+/* Kept by a process before, whose clock was ahead: each wait is as long as one was ever meant, once. */
+static void what_was_kept_under_another_clock_ends(void **state)
 {
     auto_(fetch_host_freep) FetchHost *host = host_new();
+    uint64_t now = NOW - 365 * DAY, wait;
 
     fetch_host_begin(host, &limits, NOW);
     fetch_host_end(host, FETCH_WELL, 0, NULL, NOW);
-    assert_true(wait_at(host, NOW - 365 * DAY) <= 2 * limits.delay_usec);
+    wait = wait_at(host, now);
+    assert_in_range(wait, 1, 2 * limits.delay_usec);
+    assert_int_equal(wait_at(host, now + wait), 0);
+
     fetch_host_end(host, FETCH_SERVER, 0, "HTTP 500", NOW);
-    assert_true(wait_at(host, NOW - 365 * DAY) <= FETCH_RETRY_AFTER_MAX_USEC);
+    wait = wait_at(host, now);
+    assert_in_range(wait, 1, FETCH_RETRY_AFTER_MAX_USEC / 4 * 5);
+    assert_int_equal(wait_at(host, now + wait), 0);
 }
 
 static void new_connections_are_kept_under_the_ports_of_nat(void **state)
@@ -197,7 +231,8 @@ TEST_MAIN(cmocka_unit_test(requests_keep_their_distance_and_are_one_at_a_time),
           cmocka_unit_test(retry_after_is_obeyed_within_limits),
           cmocka_unit_test(a_restart_in_a_back_off_does_not_ask_earlier),
           cmocka_unit_test(damaged_memory_is_a_host_that_was_never_asked),
-          cmocka_unit_test(a_clock_that_jumps_back_makes_no_endless_pause),
+          cmocka_unit_test(a_clock_that_was_set_changes_no_pause),
+        cmocka_unit_test(what_was_kept_under_another_clock_ends),
           cmocka_unit_test(new_connections_are_kept_under_the_ports_of_nat),
           cmocka_unit_test(many_ports_are_as_many_as_the_plan_says),
           cmocka_unit_test(the_daily_number_of_requests_ends_at_midnight),
