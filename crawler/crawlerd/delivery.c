@@ -48,9 +48,12 @@ struct Delivery {
     Lane lanes[LANES];
     Timer *timer;
     bool flushing;
-    uint64_t
-        frozen_at_usec[SPOOL_TABLES]; /* boottime of the last freeze; 0: none since we started */
-    Errander *writers;                /* looks for another writer */
+    struct {
+        int64_t number;      /* the open batch that was seen last */
+        uint64_t since_usec; /* boottime: since when it is open */
+        uint64_t frozen_at_usec; /* boottime of the table's last freeze; 0: none since we started */
+    } open[SPOOL_TABLES];
+    Errander *writers; /* looks for another writer */
     uint64_t writers_at_usec;
     bool other_writer;
     Error error; /* of the spool or of a local sink */
@@ -470,7 +473,7 @@ static void look_for_writers(Delivery *d, uint64_t *wait)
  * them are here. */
 static uint64_t pause_before_freeze(const Delivery *d, int table, uint64_t age, uint64_t flush)
 {
-    uint64_t frozen_at = d->frozen_at_usec[table], now = now_boottime_usec();
+    uint64_t frozen_at = d->open[table].frozen_at_usec, now = now_boottime_usec();
     uint64_t rest = frozen_at == 0 || now - frozen_at >= flush ? 0 : flush - (now - frozen_at);
     uint64_t gather = MIN_OF(flush, (uint64_t)DELIVERY_GATHER_USEC);
 
@@ -479,10 +482,23 @@ static uint64_t pause_before_freeze(const Delivery *d, int table, uint64_t age, 
     return MIN_OF(flush - age, MAX_OF(rest, age < gather ? gather - age : 0));
 }
 
+/* By the wall clock only when a batch is seen first, since it may be of a process before. */
+static uint64_t age_of_open(Delivery *d, const SpoolBatch *batch)
+{
+    uint64_t now = now_boottime_usec(), wall = now_realtime_usec();
+    uint64_t opened = (uint64_t)batch->opened_usec;
+
+    if (d->open[batch->table].number != batch->number) {
+        d->open[batch->table].number = batch->number;
+        d->open[batch->table].since_usec = now - MIN_OF(now, wall > opened ? wall - opened : 0);
+    }
+    return now - d->open[batch->table].since_usec;
+}
+
 /* Closes open batches that are old enough; `*wait`: until the next one will be. */
 static int freeze_due(Delivery *d, uint64_t *wait, Error *err)
 {
-    uint64_t now = now_realtime_usec(), flush = d->context.sink->flush_usec;
+    uint64_t flush = d->context.sink->flush_usec;
     SpoolBatch batch;
     int r;
 
@@ -494,7 +510,7 @@ static int freeze_due(Delivery *d, uint64_t *wait, Error *err)
             return r;
         if (r == 0)
             continue;
-        age = now > (uint64_t)batch.opened_usec ? now - (uint64_t)batch.opened_usec : 0;
+        age = age_of_open(d, &batch);
         pause = pause_before_freeze(d, table, age, flush);
         if (pause > 0) {
             *wait = MIN_OF(*wait, pause);
@@ -505,7 +521,7 @@ static int freeze_due(Delivery *d, uint64_t *wait, Error *err)
         crash_point("freeze.after-commit");
         if (r < 0)
             return r;
-        d->frozen_at_usec[table] = now_boottime_usec();
+        d->open[table].frozen_at_usec = now_boottime_usec();
     }
     return 0;
 }
