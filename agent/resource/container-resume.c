@@ -240,11 +240,13 @@ static char *memory_reason(const Container *c)
 static char *crash_loop_reason(const Container *c)
 {
     auto_free char *memory = memory_reason(c);
+    uint64_t now = now_realtime_usec();
     char span[TIME_SPAN_MAX];
 
-    return str_printf(
-        "crash loop: it ended %ju times within %s of its rollout%s", (uintmax_t)c->slot.deaths,
-        time_format_span(span, now_realtime_usec() - c->slot.committed_at), memory ? memory : "");
+    return str_printf("crash loop: it ended %ju times within %s of its rollout%s",
+                      (uintmax_t)c->slot.deaths,
+                      time_format_span(span, now - MIN_OF(now, c->slot.committed_at)),
+                      memory ? memory : "");
 }
 
 static void resume_committed(Container *c)

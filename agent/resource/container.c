@@ -133,16 +133,17 @@ static void on_timer(void *userdata)
     container_look(userdata);
 }
 
-/* A wall clock that was set back does not make it longer. */
 bool container_watch_settling(Container *c)
 {
-    uint64_t now = now_realtime_usec(), settle_usec = c->plan->update.settle_usec;
-    uint64_t settle_at = usec_add(c->slot.committed_at, settle_usec);
+    uint64_t now = now_realtime_usec(), settle_at;
 
     timer_cancel(c->settle_timer);
+    /* After the wall clock was set back it begins anew, and does not last until then. */
+    c->slot.committed_at = MIN_OF(c->slot.committed_at, now);
+    settle_at = usec_add(c->slot.committed_at, c->plan->update.settle_usec);
     if (c->slot.committed_at == 0 || settle_at <= now)
         return false;
-    return timer_set(c->settle_timer, MIN_OF(settle_at - now, settle_usec), SECOND) >= 0;
+    return timer_set(c->settle_timer, settle_at - now, SECOND) >= 0;
 }
 
 /* Everything that needs the resource around it comes on the first use. */
