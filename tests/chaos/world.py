@@ -45,6 +45,7 @@ class World:
         self.vm = None
         self.version, self.secret, self.round = 1, 1, 0
         self.symbols, self.since = [], 0
+        self.lost = None  # the last row that was not there
         self.edge = 0  # how much later the look-back may begin: it is counted from when a source answers
         self.cloud.add_secret("APP_KEY", self.secret_value)
         self.registry.push(image.app("1", check=False), REPOSITORY, "stable")
@@ -203,7 +204,9 @@ class World:
             wanted = self.cloud.admin("GET", f"market/expected?symbol={symbol}&interval=1m&from={first}&to={int(until)}")
             for row in wanted["rows"]:
                 have = found.get((symbol, row["ts"]))
-                missing += have is None
+                if have is None:
+                    missing += 1
+                    self.lost = f"{symbol} {row['ts']}"
                 wrong += have is not None and any(
                     str(have[key]) != str(row[key]) for key in ("open", "close", "volume", "trade_date"))
         doubled = len(rows) - len({tuple(row[name] for name in KEY) for row in rows})
