@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long a machine takes: from power-on to a healthy container and the first rows, by phase; and the same again after a
+reboot and after a power cut."""
+
+import time
+
+import pytest
+
+from rig import image, web
+from rig.machine import MARKET_HOSTS, REGISTRY_HOST
+from rig.process import wait_for
+
+REPOSITORY = "demo-project/repo/mervis"
+PAGE = "http://127.0.0.1:8080/"
+# What a slow day on two crowded cores still keeps; a user's machine is looked at with `agentctl history`.
+LIMITS = {"container healthy": 90, "first rows": 120}
+
+
+def wanted(world):
+    return {
+        "role": "serving", "timezone": "Asia/Seoul",
+        "endpoints": {**world.plan()["endpoints"], "bigquery.googleapis.com": world.cloud.url,
+                      **{host: f"{world.cloud.url}/market/{host}" for host in MARKET_HOSTS}},
+        "secrets": [{"name": "app-key", "secret": "APP_KEY"}],
+        "containers": [{"name": "mervis", "image": f"{REGISTRY_HOST}/{REPOSITORY}:stable", "ports": ["8080:8080"],
+                        "log": "json-file", "env": {"APP_KEY": {"secret": "app-key"}}, "stop_timeout": "5s",
+                        "health": {"http": "http://{container}:8080/", "interval": "1s", "stable": "1s"},
+                        "update": {"check": "10s", "settle": "5s"}}],
+        "crawl": {"contact": "ops@example.com", "egress": {"min_delay": "0s"},
+                  "jobs": [{"name": "us-1d", "recipe": "yahoo-chart", "symbols": ["AAPL"], "interval": "1d", "every": "1m",
+                            "terms": "acknowledged"}],
+                  "sink": {"bigquery": {"dataset": "market", "table": "bars", "flush": "90s"}}}}
+
+
+def page():
+    try:
+        return web.get(PAGE, timeout=2).text
+    except OSError:
+        return ""
+
+
+class Phases:
+    """Seconds since power-on, phase by phase."""
+
+    def __init__(self, vm):
+        self.vm, self.begun, self.took = vm, time.time(), {}
+
+    def reached(self, name):
+        self.took[name] = time.time() - self.begun
+
+    def event(self, name, event):
+        """When the journal of this boot first said so."""
+        stamp = self.vm.explain(event, lambda: self.vm.out(
+            f"journalctl -b -q -o short-unix MERVIS_EVENT={event} | head -n 1").partition(" ")[0], 60)
+        self.took[name] = float(stamp) - self.begun
+
+    def wait(self, name, question, timeout):
+        self.vm.explain(name, question, timeout, 0.2)
+        self.reached(name)
+
+    def __str__(self):
+        return ", ".join(f"{name} {seconds:.1f} s" for name, seconds in sorted(self.took.items(), key=lambda one: one[1]))
+
+
+def boot(world, version):
+    vm = world.vm
+    phases = Phases(vm)
+    vm.boot()
+    phases.reached("systemd up")
+    phases.event("agentd up", "agentd-started")
+    phases.wait("container healthy", lambda: vm.status().get("ready") and f"version={version}" in page(), 120)
+    return phases
+
+
+@pytest.mark.parametrize("down", ("a reboot", "a power cut"))
+def test_from_power_on_to_a_healthy_container_and_the_first_rows(world, down, capsys):
+    vm, cloud = world.vm, world.cloud
+    cloud.make_dataset("market")
+    cloud.add_secret("APP_KEY", "the-key")
+    world.registry.push(image.app("1"), REPOSITORY, "stable")
+    world.put(**wanted(world))
+
+    first = boot(world, 1)
+    first.event("plan accepted", "plan-accepted")
+    first.event("container started", "container-started")
+    first.wait("first rows", lambda: cloud.rows("market", "bars_daily"), 150)
+    for name, limit in LIMITS.items():
+        assert first.took[name] < limit, str(first)
+    was = vm.out("docker ps --no-trunc -q")
+    world.settle(60)
+    before = {(row["symbol"], row["ts"], row["revision"]) for row in cloud.rows("market", "bars_daily")}
+
+    vm.power_off() if down == "a reboot" else vm.reset()
+    again = boot(world, 1)
+    world.settle(60)
+    assert vm.out("docker ps --no-trunc -q") == was, "the same container, started again"
+    assert again.took["container healthy"] < LIMITS["container healthy"], str(again)
+    wait_for("crawlerd", lambda: vm.sh("systemctl is-active crawlerd", check=False).stdout.strip() == "active", 30)
+    assert vm.out("systemctl --failed --no-legend --plain") == ""
+    vm.sh("agentctl crawl flush", check=False)
+    rows = cloud.rows("market", "bars_daily")
+    keys = {(row["symbol"], row["ts"], row["revision"]) for row in rows}
+    assert len(keys) == len(rows) and before <= keys
+    with capsys.disabled():
+        print(f"\nfirst boot: {first}\nafter {down}: {again}")
