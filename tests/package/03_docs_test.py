@@ -97,3 +97,10 @@ def test_every_option_of_a_daemon_is_in_its_manual(daemon):
     options = set(re.findall(r"(?m)^  --([a-z-]+)", said))
     page = (TOP / f"contrib/man/{daemon}.8").read_text().replace("\\-", "-")
     assert len(options) > 6 and {name for name in options if f"--{name}" not in page} == set()
+
+
+def test_the_build_by_hand_installs_what_the_gate_builds_with():
+    line = re.search(r"(?m)^    apt install (autoconf(?:.*\\\n)*.*)$", READMES[0].read_text())[1]
+    built_with = re.search(r'(?s)^BUILD_PACKAGES="(.*?)"', (TOP / "contrib/lib/setup").read_text(), re.M)[1].split()
+    # gcc brings libc6-dev where recommendations are installed, as here; the last ones are for `make check`.
+    assert set(built_with) - {"libc6-dev"} | {"python3", "python3-jsonschema", "tzdata"} == set(line.split()) - {"\\"}
