@@ -204,7 +204,8 @@ int engine_start_container(Engine *engine, const char *name, EngineHandler handl
     return engine_op_start(&op, ret, err);
 }
 
-/* ---- Stop, rename, remove ------------------------------------------------------------------- */
+/* ---- Stop, rename, update, remove
+ * ------------------------------------------------------------------- */
 
 int engine_stop_container(Engine *engine, const char *name, uint64_t timeout_usec,
                           EngineHandler handler, void *userdata, EngineOp **ret, Error *err)
@@ -242,6 +243,26 @@ int engine_rename_container(Engine *engine, const char *name, const char *new_na
     if (r < 0)
         return r;
     op->conflict_code = -EEXIST;
+
+    return engine_op_start(&op, ret, err);
+}
+
+int engine_set_restart(Engine *engine, const char *name, EngineRestart restart,
+                       EngineHandler handler, void *userdata, EngineOp **ret, Error *err)
+{
+    auto_(engine_op_freep) EngineOp *op = NULL;
+    json_auto_t *body = json_pack("{s:o}", "RestartPolicy", engine_restart_json(restart, 0));
+    int r;
+
+    r = engine_op_on(
+        engine,
+        &(EngineObject){"POST", "containers", "restart policy of container", name, "/update"},
+        change_answered, handler, userdata, &op, err);
+    if (r < 0)
+        return r;
+    op->body = body ? json_dumps(body, JSON_COMPACT) : NULL;
+    if (!op->body)
+        return error_oom(err);
 
     return engine_op_start(&op, ret, err);
 }

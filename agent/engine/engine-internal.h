@@ -98,6 +98,11 @@ void engine_image_answered(EngineOp *op, const HttpResponse *response);
 /* Any name that may stand in a path; "" is refused. free() it. */
 char *engine_escape_name(const char *name);
 
+/* {"Name":"on-failure","MaximumRetryCount":0}; `max` of ON_FAILURE: 0 no limit. NULL: out of
+ * memory.
+ */
+json_t *engine_restart_json(EngineRestart restart, unsigned max);
+
 /* {"label":["…"],"event":[…]} with `events` NULL-terminated; either may be NULL. free() it. */
 char *engine_filters(const char *label, const char *const *events);
 

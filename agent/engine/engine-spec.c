@@ -8,6 +8,7 @@
 
 #include "agent/base/str.h"
 #include "agent/base/time.h"
+#include "agent/engine/engine-internal.h"
 #include "agent/io/crypto.h"
 #include "agent/io/json.h"
 
@@ -307,7 +308,7 @@ static int put_limits(json_t *host, const EngineContainerSpec *spec)
     return r;
 }
 
-static int put_restart(json_t *host, const EngineContainerSpec *spec)
+json_t *engine_restart_json(EngineRestart restart, unsigned max)
 {
     static const char *const names[] = {
         [ENGINE_RESTART_NO] = "no",
@@ -315,11 +316,9 @@ static int put_restart(json_t *host, const EngineContainerSpec *spec)
         [ENGINE_RESTART_UNLESS_STOPPED] = "unless-stopped",
         [ENGINE_RESTART_ALWAYS] = "always",
     };
-    unsigned max = spec->restart == ENGINE_RESTART_ON_FAILURE ? spec->restart_max : 0;
 
-    return json_put(
-        host, "RestartPolicy",
-        json_pack("{s:s, s:i}", "Name", names[spec->restart], "MaximumRetryCount", (int)max));
+    return json_pack("{s:s, s:i}", "Name", names[restart], "MaximumRetryCount",
+                     restart == ENGINE_RESTART_ON_FAILURE ? (int)max : 0);
 }
 
 static int put_log(json_t *host, const EngineContainerSpec *spec)
@@ -364,7 +363,7 @@ static int put_host_config(json_t *host, const EngineContainerSpec *spec)
     if (r >= 0)
         r = put_log(host, spec);
     if (r >= 0)
-        r = put_restart(host, spec);
+        r = json_put(host, "RestartPolicy", engine_restart_json(spec->restart, spec->restart_max));
 
     return r;
 }

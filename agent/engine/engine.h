@@ -226,6 +226,10 @@ int engine_stop_container(Engine *engine, const char *name, uint64_t timeout_use
 int engine_rename_container(Engine *engine, const char *name, const char *new_name,
                             EngineHandler handler, void *userdata, EngineOp **ret, Error *err)
     must_check;
+/* When the engine starts it by itself: again without a limit, where it does. */
+int engine_set_restart(Engine *engine, const char *name, EngineRestart restart,
+                       EngineHandler handler, void *userdata, EngineOp **ret, Error *err)
+    must_check;
 /* → changed: false when it was gone already. Its anonymous volumes go with it. `force` kills a
  * running one: only for what never served. */
 int engine_remove_container(Engine *engine, const char *name, bool force, EngineHandler handler,

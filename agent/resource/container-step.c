@@ -219,6 +219,35 @@ static void step_failed(Container *c, const Error *err)
         container_finish(c, &copy);
 }
 
+/* What the engine did is looked at, not assumed: a container may have died meanwhile. */
+static void look_again(Container *c)
+{
+    container_observe(c, switch_step);
+}
+
+static void on_left_alone(EngineOp *op, const EngineReply *reply, const Error *err, void *userdata)
+{
+    Container *c = userdata;
+
+    if (err && err->code != -ENOENT)
+        log_failure(LOG_LEVEL_WARNING, NULL, err,
+                    "ignoring: when the engine starts it may start one that was stopped");
+    look_again(c);
+}
+
+/* At its own start the engine starts whatever last ended with a failure, and takes one that was
+ * stopped for that (moby#47846): until we look, the copy to go back to would serve beside the new
+ * one. Only when it is stopped: what runs is always healed. */
+static void leave_it_stopped(Container *c)
+{
+    auto_error Error err = {0};
+
+    c->op = engine_op_free(c->op);
+    if (engine_set_restart(c->resource->context->engine, c->step_target, ENGINE_RESTART_NO,
+                           on_left_alone, c, &c->op, &err) < 0)
+        container_finish(c, &err);
+}
+
 static void on_step(EngineOp *op, const EngineReply *reply, const Error *err, void *userdata)
 {
     Container *c = userdata;
@@ -229,8 +258,37 @@ static void on_step(EngineOp *op, const EngineReply *reply, const Error *err, vo
     }
     crash_point(c->step_name);
     c->goal.started |= c->step == SWITCH_START;
-    /* What the engine did is looked at, not assumed: a container may have died meanwhile. */
-    container_observe(c, switch_step);
+    if (c->step == SWITCH_STOP && c->plan->mode == PLAN_MODE_SERVICE)
+        leave_it_stopped(c);
+    else
+        look_again(c);
+}
+
+static void on_healed_again(EngineOp *op, const EngineReply *reply, const Error *err,
+                            void *userdata)
+{
+    Container *c = userdata;
+    auto_error Error failure = {0};
+
+    if (err) {
+        step_failed(c, err);
+        return;
+    }
+    c->op = engine_op_free(c->op);
+    if (engine_start_container(c->resource->context->engine, c->step_target, on_step, c, &c->op,
+                               &failure) < 0)
+        container_finish(c, &failure);
+}
+
+/* One that was stopped gets back what leave_it_stopped() took. */
+static int start(Container *c, const SlotContainer *target, Error *err)
+{
+    Engine *engine = c->resource->context->engine;
+
+    if (target->never_started || c->plan->mode == PLAN_MODE_JOB)
+        return engine_start_container(engine, target->id, on_step, c, &c->op, err);
+    return engine_set_restart(engine, target->id, ENGINE_RESTART_ON_FAILURE, on_healed_again, c,
+                              &c->op, err);
 }
 
 static size_t count_running(const Container *c)
@@ -287,7 +345,7 @@ static int begin_step(Container *c, const SwitchStep *step, Error *err)
     case SWITCH_CREATE:
         return container_create(c, step->new_name, on_step, err);
     case SWITCH_START:
-        return engine_start_container(engine, step->target->id, on_step, c, &c->op, err);
+        return start(c, step->target, err);
     case SWITCH_STOP:
         return engine_stop_container(engine, step->target->id, c->plan->stop_timeout_usec, on_step,
                                      c, &c->op, err);

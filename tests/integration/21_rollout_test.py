@@ -22,6 +22,10 @@ def wait_left(machine, *digests):
     wait_for(f"only {[digest[:19] for digest in digests]}", lambda: left() == set(digests), 30, 0.5)
 
 
+def restart_policy(machine, name):
+    return machine.engine.inspect(name)["HostConfig"]["RestartPolicy"]["Name"]
+
+
 def test_seven_images_and_what_becomes_of_each(machine):
     first = boot(machine, [quick(machine, update={"check": "10s", "settle": "12s"})],
                  images={"min_age": "0s", "keep_previous": 1})
@@ -34,6 +38,9 @@ def test_seven_images_and_what_becomes_of_each(machine):
         after = wait_state(machine, "committed")
     assert after["digest"] == good and after["quarantined"] == []
     assert containers(machine) == {"mervis": "running", "mervis.previous": "exited"}
+    # At its own start the engine heals what serves, and not the copy.
+    assert restart_policy(machine, "mervis") == "on-failure"
+    assert restart_policy(machine, "mervis.previous") == "no"
     downtime = after["downtime_usec"] / 1e6
     assert 0 < downtime < 5 and abs(downtime - seen["longest"]) < 0.7, (downtime, seen)
     wait_left(machine, first, good)
@@ -44,6 +51,7 @@ def test_seven_images_and_what_becomes_of_each(machine):
     assert "agentctl retry mervis" in said["remedy"]
     assert machine.page()["version"] == "2" and machine.running_digest() == good
     assert quarantined(machine)[crashing]["digest_is_bad"] is True
+    assert restart_policy(machine, "mervis") == "on-failure", "given back with its name"
     assert said["downtime_usec"] > 0
     wait_left(machine, first, good)
 

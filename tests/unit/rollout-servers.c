@@ -115,6 +115,21 @@ static void strike_after(World *w, Reply *reply)
         *reply = (Reply){.mode = REPLY_EARLY};
 }
 
+static bool is_to_fail(World *w, Reply *reply, const char *call)
+{
+    for (size_t i = 0; i < FAULTS_MAX; i++) {
+        Fault *fault = &w->faults[i];
+
+        if (fault->times == 0 || !startswith(call, fault->call))
+            continue;
+        fault->times--;
+        reply->status = fault->status;
+        reply->body = keep(w->f.server, str_printf("{\"message\":\"%s\"}", fault->message));
+        return true;
+    }
+    return false;
+}
+
 /* Remembers a call that changes something, and says whether it is to fail. */
 static bool traced(World *w, Reply *reply, const char *format, ...) printf_like(3, 4);
 static bool traced(World *w, Reply *reply, const char *format, ...)
@@ -126,16 +141,8 @@ static bool traced(World *w, Reply *reply, const char *format, ...)
     va_start(args, format);
     (void)vsnprintf(call, sizeof(call), format, args);
     va_end(args);
-    for (size_t i = 0; i < FAULTS_MAX; i++) {
-        Fault *fault = &w->faults[i];
-
-        if (fault->times == 0 || !startswith(call, fault->call))
-            continue;
-        fault->times--;
-        reply->status = fault->status;
-        reply->body = keep(w->f.server, str_printf("{\"message\":\"%s\"}", fault->message));
+    if (is_to_fail(w, reply, call))
         return true;
-    }
     (void)!db_query_text(w->state.db, "SELECT state FROM slot WHERE container = 'web'", &state,
                          NULL, "");
     assert_true(buf_printf(&w->trace, "%s: %s\n", state ? state : "new", call) >= 0);
@@ -212,6 +219,28 @@ static void inspect_box(World *w, HttpServer *server, const Box *box, Reply *rep
     reply->body = keep(server, json_dumps(doc, 0));
 }
 
+/* {"RestartPolicy": {"Name": "on-failure", …}} */
+static bool heals(const json_t *doc)
+{
+    const char *name = json_str(json_object_get(doc, "RestartPolicy"), "Name");
+
+    assert_non_null(name);
+    return streq(name, "on-failure");
+}
+
+/* It is in no trace: what comes of it is seen. */
+static void update_box(World *w, const Request *request, Box *box, Reply *reply)
+{
+    json_auto_t *doc = json_loads(request->body, 0, NULL);
+    char call[] = "update ?";
+
+    call[sizeof(call) - 2] = box->image;
+    if (is_to_fail(w, reply, call))
+        return;
+    box->is_healed = heals(doc);
+    reply->body = "{\"Warnings\":[]}";
+}
+
 static void create_box(World *w, const Request *request, Reply *reply)
 {
     const char *name = startswith(strstr(request->target, "?name="), "?name=");
@@ -237,7 +266,9 @@ static void create_box(World *w, const Request *request, Reply *reply)
         refuse(reply, 409, "{\"message\":\"Conflict. The container name is already in use\"}");
         return;
     }
-    *box = (Box){.image = letter, .state = BOX_CREATED};
+    *box = (Box){.image = letter,
+                 .state = BOX_CREATED,
+                 .is_healed = heals(json_object_get(doc, "HostConfig"))};
     (void)snprintf(box->id, sizeof(box->id), "%064u", ++w->n_created);
     (void)snprintf(box->name, sizeof(box->name), "%s", name);
     (void)snprintf(box->release, sizeof(box->release), "%s", release);
@@ -347,6 +378,8 @@ static void answer_box(World *w, HttpServer *server, const Request *request, con
         remove_box(w, box, reply);
     else if (new_name)
         rename_box(w, box, new_name, reply);
+    else if (startswith(verb, "/update"))
+        update_box(w, request, box, reply);
     else if (startswith(verb, "/start"))
         start_box(w, box, reply);
     else if (startswith(verb, "/stop"))

@@ -256,11 +256,11 @@ static void add_fault(World *w, char *const *words)
     fail_msg("too many faults");
 }
 
-/* It starts whatever ended with a failure, and takes one that was stopped for that. */
+/* It starts whatever it heals and ended with a failure, and takes one that was stopped for that. */
 static void engine_restarts(World *w)
 {
     for (size_t i = 0; i < w->n_boxes; i++)
-        if (w->boxes[i].state == BOX_EXITED)
+        if (w->boxes[i].state == BOX_EXITED && w->boxes[i].is_healed)
             w->boxes[i].state = BOX_RUNNING;
     container_look(w->resource);
 }
@@ -351,6 +351,8 @@ static void do_word(World *w, char *const *words)
         die(w, box_of(w, what[0]), words[2]);
     } else if (streq(verb, "end")) {
         end_job(w, what);
+    } else if (streq(verb, "stop")) {
+        box_of(w, what[0])->state = BOX_EXITED;
     } else if (streq(verb, "oom")) {
         tell(w, box_of(w, what[0]), ENGINE_EVENT_OOM);
     } else if (streq(verb, "unhealthy")) {
@@ -392,10 +394,12 @@ char *world_boxes(const World *w)
 
     for (size_t i = 0; i < ELEMENTS(names); i++) {
         const Box *box = world_named(w, names[i]);
+        bool runs = box && box->state == BOX_RUNNING;
 
         if (box)
-            assert_true(buf_printf(&text, "%s%s=%c%s", text.size ? " " : "", box->name, box->image,
-                                   box->state == BOX_RUNNING ? "" : "-") >= 0);
+            assert_true(buf_printf(&text, "%s%s=%c%s%s", text.size ? " " : "", box->name,
+                                   box->image, runs ? "" : "-",
+                                   runs && !w->is_job && !box->is_healed ? "!" : "") >= 0);
     }
     return strdup(buf_str(&text));
 }

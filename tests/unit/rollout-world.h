@@ -37,6 +37,7 @@ typedef struct Box {
     char key[8];     /* version of the secret in its environment */
     char mount[256]; /* file that it mounts; "" none */
     BoxState state;
+    bool is_healed; /* the engine starts it by itself when it ended with a failure */
     int exit_code;
     unsigned restarts, starts;
     bool unhealthy;
@@ -118,8 +119,8 @@ DEFINE_AUTO(World, world_free)
  *   agentd (killed and started) | reboot | retry | rollback | restart | apply
  *   oom A (the engine says that it ran out of memory)
  *   die A 3 (crashes so many times; the engine starts it again) | end 0 (a job, with that status)
- *   unhealthy A | remove web.previous | forget A (its image, on this machine)
- *   unpush A (in the registry) | fail <times> <status> <call> = <message> */
+ *   unhealthy A | stop A (behind our back) | remove web.previous | forget A (its image, on this
+ * machine) unpush A (in the registry) | fail <times> <status> <call> = <message> */
 void world_do(World *w, const char *words);
 /* Runs until nothing is left to do; false when the process was killed on the way. */
 bool world_run(World *w);
@@ -129,7 +130,8 @@ void world_lose_state(World *w);
 
 Container *world_container(World *w);
 const Box *world_named(const World *w, const char *name);
-/* "web=B web.previous=A-": every container by name, "-": not running. Owned by the caller. */
+/* "web=B web.previous=A-": every container by name; "-": not running; "!": a service that runs and
+ * that the engine would not start again. Owned by the caller. */
 char *world_boxes(const World *w);
 /* "B: reason" of each quarantined digest, "B/release: reason" where only the release is. Owned by
  * the caller. */

@@ -203,6 +203,33 @@ static void already_so_is_success(void **state)
     assert_string_equal(target(m, 3), "/v1.41/containers/web?v=1");
 }
 
+static void a_restart_policy_is_set_alone(void **state)
+{
+    Machine *m = *state;
+    auto_call Call no = {0};
+    auto_call Call again = {0};
+    auto_error Error err = {0};
+
+    script_ping(m, "Api-Version: 1.41\r\n");
+    script(m, 200, "{\"Warnings\":[]}");
+    assert_ok(engine_set_restart(m->engine, "web", ENGINE_RESTART_NO, on_reply, &no, &no.op, &err),
+              &err);
+    finish(m, &no);
+    assert_ok(no.err.code, &no.err);
+    assert_string_equal(target(m, 1), "/v1.41/containers/web/update");
+    assert_string_equal(http_server_request(m->f.server, 1)->body,
+                        "{\"RestartPolicy\":{\"Name\":\"no\",\"MaximumRetryCount\":0}}");
+
+    script(m, 404, "{\"message\":\"No such container: web\"}");
+    assert_ok(engine_set_restart(m->engine, "web", ENGINE_RESTART_ON_FAILURE, on_reply, &again,
+                                 &again.op, &err),
+              &err);
+    finish(m, &again);
+    assert_failed(&again, -ENOENT, ERROR_INVALID, "restart policy of container web");
+    assert_string_equal(http_server_request(m->f.server, 2)->body,
+                        "{\"RestartPolicy\":{\"Name\":\"on-failure\",\"MaximumRetryCount\":0}}");
+}
+
 static void names_cannot_leave_the_path(void **state)
 {
     Machine *m = *state;
@@ -426,7 +453,8 @@ TEST_MAIN(MACHINE_TEST(the_newest_version_that_both_know_is_spoken),
           MACHINE_TEST(missing_silent_and_lost_engines_are_told_apart),
           MACHINE_TEST(refusals_become_codes),
           MACHINE_TEST(freed_operations_and_engines_are_silent),
-          MACHINE_TEST(already_so_is_success), MACHINE_TEST(names_cannot_leave_the_path),
+          MACHINE_TEST(already_so_is_success), MACHINE_TEST(a_restart_policy_is_set_alone),
+          MACHINE_TEST(names_cannot_leave_the_path),
           MACHINE_TEST(a_taken_port_is_traced_to_a_container),
           MACHINE_TEST(a_taken_port_is_traced_to_a_process),
           cmocka_unit_test(ports_are_read_from_messages),
