@@ -94,7 +94,8 @@ const Verb verbs[] = {
     {.name = "crawl replay", .run = verb_crawl_replay, .options = crawl_options,
      .operands = "",
      .help = "read refused documents again, after a fix",
-     .manual = "JSON: {\"documents\": integer, \"rows\": integer}: how many are read now. Only root may do it."},
+     .manual = "They fill gaps: a bar that was fetched meanwhile keeps its newer values. "
+               "JSON: {\"documents\": integer, \"rows\": integer}: how many are read now. Only root may do it."},
     {.name = "recipe list", .run = verb_recipe_list, .options = recipe_list_options, .passes = true,
      .operands = "",
      .help = "list the recipes that a crawl job may name"},

@@ -131,19 +131,14 @@ static void keep_refused(Intake *intake, const FetchDocument *document, const ch
         commit_soon(intake);
 }
 
-static int take(Intake *intake, const FetchJob *job, const char *symbol, const char *range,
-                bool live, const Cursor *cursor, int64_t now_usec, SpoolAccepted *ret, Error *err)
+static int take(Intake *intake, SpoolDocument *document, SpoolAccepted *ret, Error *err)
 {
-    SpoolDocument document = {.job = job->name,
-                              .symbol = symbol,
-                              .range = range,
-                              .cursor = cursor,
-                              .rows = &intake->rows,
-                              .live = live,
-                              .table_of = table_of,
-                              .now_usec = now_usec};
-    auto_free char *counter = str_printf("rows:%s", job->name);
-    int r = spool_accept(intake->spool, &document, ret, err);
+    auto_free char *counter = str_printf("rows:%s", document->job);
+    int r;
+
+    document->rows = &intake->rows;
+    document->table_of = table_of;
+    r = spool_accept(intake->spool, document, ret, err);
 
     if (r >= 0 && counter && ret->rows > 0)
         r = spool_count(intake->spool, counter, ret->rows, err);
@@ -157,13 +152,18 @@ static void take_rows(Intake *intake, const FetchDocument *document, bool live,
                          .interval = document->job->interval,
                          .now_usec = document->now_usec};
     Cursor moved = *cursor;
+    SpoolDocument taken = {.job = document->job->name,
+                           .symbol = document->symbol,
+                           .range = document->range,
+                           .cursor = &moved,
+                           .live = live,
+                           .now_usec = document->now_usec};
     SpoolAccepted count = {0};
     auto_error Error err = {0};
 
     if (!document->not_modified)
         (void)recipe_advance(document->job->recipe, &query, &outcome->page, &moved);
-    if (take(intake, document->job, document->symbol, document->range, live, &moved,
-             document->now_usec, &count, &err) < 0) {
+    if (take(intake, &taken, &count, &err) < 0) {
         hold(intake, &err, ret);
         return;
     }
@@ -237,6 +237,8 @@ typedef struct Replay {
     Error *err;
 } Replay;
 
+/* What was fetched since is newer than all of these, and the newest of these comes first: a bar
+ * that is there stands, or an old value would be its latest revision. */
 static int replay_one(const SpoolRefused *document, void *userdata)
 {
     Replay *replay = userdata;
@@ -246,6 +248,11 @@ static int replay_one(const SpoolRefused *document, void *userdata)
                               .from_usec = document->from_usec,
                               .to_usec = document->to_usec,
                               .now_usec = document->at_usec};
+    SpoolDocument taken = {.job = document->job,
+                           .symbol = document->symbol,
+                           .range = "",
+                           .is_old = true,
+                           .now_usec = document->at_usec};
     auto_extract_outcome ExtractOutcome outcome = {0};
     const FetchJob *job = NULL;
     SpoolAccepted count = {0};
@@ -261,8 +268,7 @@ static int replay_one(const SpoolRefused *document, void *userdata)
                     document->content_type, &intake->rows, &outcome, replay->err);
     if (r < 0 || (outcome.verdict != EXTRACT_ROWS && outcome.verdict != EXTRACT_EMPTY))
         return r;
-    r = take(intake, job, document->symbol, "", /* live= */ false, NULL, document->at_usec, &count,
-             replay->err);
+    r = take(intake, &taken, &count, replay->err);
     if (r < 0)
         return r;
     replay->documents++;
@@ -277,7 +283,7 @@ int intake_replay(Intake *intake, const FetchJob *jobs, size_t n_jobs, uint64_t 
     int64_t mended[SPOOL_REFUSED_MAX];
     Replay replay = {
         .intake = intake, .jobs = jobs, .n_jobs = n_jobs, .mended = mended, .err = err};
-    int r = spool_each_refused(intake->spool, /* bodies= */ true, replay_one, &replay, err);
+    int r = spool_each_refused_body(intake->spool, replay_one, &replay, err);
 
     for (size_t i = 0; i < replay.n_mended && r >= 0; i++)
         r = spool_forget_refused(intake->spool, mended[i], err);

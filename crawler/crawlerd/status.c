@@ -319,7 +319,7 @@ json_t *manager_dead_letters(Manager *m, Error *err)
         return NULL;
     }
     if (spool_each_dead(m->spool, add_dead, rows, err) < 0 ||
-        spool_each_refused(m->spool, /* bodies= */ false, add_refused, documents, err) < 0)
+        spool_each_refused(m->spool, add_refused, documents, err) < 0)
         return NULL;
     return json_pack("{s:O, s:O}", "rows", rows, "documents", documents);
 }

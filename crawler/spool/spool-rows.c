@@ -199,7 +199,7 @@ static int judge_row(Spool *spool, const SpoolDocument *document, Row *row, RowS
 
     key = (Key){.ts_usec = row->ts_usec, .hash = row_values_hash(row), .kind = (uint8_t)row->kind};
     if (keys_find(&spool->chunk.keys, row->kind, row->ts_usec, &old) > 0) {
-        if (old.hash == key.hash) {
+        if (old.hash == key.hash || document->is_old) {
             count->known++;
             return 0;
         }
@@ -400,14 +400,15 @@ int spool_refuse(Spool *spool, const SpoolRefused *document, Error *err)
     return r;
 }
 
-int spool_each_refused(Spool *spool, bool bodies, SpoolRefusedHandler handler, void *userdata,
-                       Error *err)
+#define REFUSED_COLUMNS                                                                            \
+    "SELECT id, at, job, symbol, interval, content_type, reason, status, from_usec, to_usec, "     \
+    "body "
+
+static int each_refused(Spool *spool, const char *sql, bool bodies, SpoolRefusedHandler handler,
+                        void *userdata, Error *err)
 {
     auto_(db_donep) DbStmt *stmt = NULL;
-    int r = db_prepare(spool->db,
-                       "SELECT id, at, job, symbol, interval, content_type, reason, status, "
-                       "from_usec, to_usec, body FROM refused ORDER BY id",
-                       &stmt, err);
+    int r = db_prepare(spool->db, sql, &stmt, err);
 
     if (r < 0)
         return r;
@@ -435,6 +436,18 @@ int spool_each_refused(Spool *spool, bool bodies, SpoolRefusedHandler handler, v
             return r;
     }
     return r;
+}
+
+int spool_each_refused(Spool *spool, SpoolRefusedHandler handler, void *userdata, Error *err)
+{
+    return each_refused(spool, REFUSED_COLUMNS "FROM refused ORDER BY id", /* bodies= */ false,
+                        handler, userdata, err);
+}
+
+int spool_each_refused_body(Spool *spool, SpoolRefusedHandler handler, void *userdata, Error *err)
+{
+    return each_refused(spool, REFUSED_COLUMNS "FROM refused ORDER BY id DESC", /* bodies= */ true,
+                        handler, userdata, err);
 }
 
 int spool_forget_refused(Spool *spool, int64_t id, Error *err)

@@ -76,10 +76,11 @@ FetchMemory spool_fetch_memory(Spool *spool);
 /* --- Documents ------------------------------------------------------------------------------ */
 
 typedef struct SpoolDocument {
-    const char *job, *symbol, *range;      /* of the cursor; range "" for polling */
-    const Cursor *cursor;                  /* NULL: none to be moved */
-    RowSet *rows;                          /* ingested_usec and revision are filled in */
-    bool live;                             /* bars that are not final are wanted too */
+    const char *job, *symbol, *range; /* of the cursor; range "" for polling */
+    const Cursor *cursor;             /* NULL: none to be moved */
+    RowSet *rows;                     /* ingested_usec and revision are filled in */
+    bool live;                        /* bars that are not final are wanted too */
+    bool is_old; /* replayed: a bar that is known was fetched later, and stands */
     int (*table_of)(const char *interval); /* 0 … SPOOL_TABLES - 1 */
     int64_t now_usec;
 } SpoolDocument;
@@ -112,9 +113,13 @@ typedef struct SpoolRefused {
 } SpoolRefused;
 int spool_refuse(Spool *spool, const SpoolRefused *document, Error *err) must_check;
 typedef int (*SpoolRefusedHandler)(const SpoolRefused *document, void *userdata);
-/* Bodies only when `bodies`. Oldest first; a negative return of the handler ends it. */
-int spool_each_refused(Spool *spool, bool bodies, SpoolRefusedHandler handler, void *userdata,
-                       Error *err) must_check;
+/* Oldest first and without bodies; newest first, with them. A negative return of the handler ends
+ * it.
+ */
+int spool_each_refused(Spool *spool, SpoolRefusedHandler handler, void *userdata, Error *err)
+    must_check;
+int spool_each_refused_body(Spool *spool, SpoolRefusedHandler handler, void *userdata, Error *err)
+    must_check;
 int spool_forget_refused(Spool *spool, int64_t id, Error *err) must_check;
 
 typedef struct SpoolDead {

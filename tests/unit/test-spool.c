@@ -85,6 +85,22 @@ static int teardown(void **state)
     return 0;
 }
 
+static SpoolAccepted accept_old_rows(Fixture *f)
+{
+    SpoolDocument document = {.job = "us",
+                              .symbol = "AAPL",
+                              .range = "",
+                              .rows = &f->rows,
+                              .is_old = true,
+                              .table_of = table_of,
+                              .now_usec = T0};
+    SpoolAccepted count;
+
+    assert_ok(spool_accept(f->spool, &document, &count, &f->err), &f->err);
+    row_set_clear(&f->rows);
+    return count;
+}
+
 static SpoolAccepted accept_rows(Fixture *f, bool live)
 {
     Cursor cursor = CURSOR_INIT;
@@ -260,6 +276,27 @@ static void a_bar_that_comes_back_changed_is_the_next_revision(void **state)
     text = read_all(f, &batch, 7);
     assert_contains(text, "\"close\":\"258.1\"");
     assert_contains(text, "\"revision\":2");
+}
+
+static void an_old_bar_fills_a_gap_and_changes_nothing(void **state)
+{
+    Fixture *f = *state;
+    SpoolAccepted count;
+
+    add_bar(&f->rows, "AAPL", T0, "258.1");
+    (void)accept_rows(f, false);
+    assert_ok(spool_add_known(f->spool, "yahoo-chart", "AAPL", "1m", ROW_BAR, T0 + (int64_t)MINUTE,
+                              0, &f->err),
+              &f->err);
+    for (int64_t i = 0; i < 3; i++)
+        add_bar(&f->rows, "AAPL", T0 + i * (int64_t)MINUTE, "257.9");
+    count = accept_old_rows(f);
+    assert_int_equal(count.rows, 1);
+    assert_int_equal(count.known, 2);
+    assert_int_equal(count.revisions, 0);
+    /* Nor are its values taken for those that the sink has. */
+    add_bar(&f->rows, "AAPL", T0 + (int64_t)MINUTE, "258.2");
+    assert_int_equal(accept_rows(f, false).known, 1);
 }
 
 static void a_bar_that_is_not_final_waits_unless_live_is_wanted(void **state)
@@ -581,7 +618,7 @@ static void refused_documents_are_kept_and_bounded(void **state)
 
     for (int i = 0; i < SPOOL_REFUSED_MAX + 7; i++)
         assert_ok(spool_refuse(f->spool, &document, &f->err), &f->err);
-    assert_ok(spool_each_refused(f->spool, true, see_refused, &n, &f->err), &f->err);
+    assert_ok(spool_each_refused_body(f->spool, see_refused, &n, &f->err), &f->err);
     assert_int_equal(n, SPOOL_REFUSED_MAX);
 }
 
@@ -592,6 +629,7 @@ TEST_MAIN(cmocka_unit_test(a_block_gives_back_the_rows_that_went_in),
           cmocka_unit_test(a_damaged_block_is_refused_wherever_it_is_hurt),
           T(a_bar_that_comes_back_the_same_is_no_second_row),
           T(a_bar_that_comes_back_changed_is_the_next_revision),
+          T(an_old_bar_fills_a_gap_and_changes_nothing),
           T(a_bar_that_is_not_final_waits_unless_live_is_wanted),
           T(a_key_that_the_sink_has_is_no_row_and_its_values_are_learned),
           T(rows_and_cursor_come_and_go_together),
