@@ -125,6 +125,7 @@ static int add_crawl_errors(FieldErrors *errors, const Answer *answer, unsigned 
         if (r < 0)
             return r;
     }
+    errors->truncated |= json_flag(answer->reply, "truncated");
     if (json_array_size(list) > 0)
         return 0;
     return field_errors_add(errors, "crawl", line, column, "%s",

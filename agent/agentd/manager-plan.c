@@ -33,6 +33,8 @@ static json_t *errors_to_json(const FieldErrors *errors)
         if (!text || json_array_append_new(list, json_string(text)) < 0)
             return NULL;
     }
+    if (errors->truncated && json_array_append_new(list, json_string(FIELD_ERRORS_MORE)) < 0)
+        return NULL;
     return take_ptr(list);
 }
 
@@ -238,6 +240,8 @@ static void on_crawl_checked(int status, bool timed_out, const Buf *output, void
         if (!text || json_array_append_new(list, json_string(text)) < 0)
             return;
     }
+    if (reply && json_flag(reply, "truncated"))
+        (void)json_array_append_new(list, json_string(FIELD_ERRORS_MORE));
     if (json_array_size(list) == 0)
         (void)json_array_append_new(
             list, json_string("crawl: " CRAWLERD_NAME " validate refused it without a reason"));

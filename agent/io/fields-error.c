@@ -312,7 +312,7 @@ int field_errors_format(const FieldErrors *errors, bool positions, Buf *ret)
     }
     if (!errors->truncated)
         return 0;
-    return buf_printf(ret, "more faults follow; these are the first %d\n", FIELD_ERRORS_MAX);
+    return buf_add_str(ret, FIELD_ERRORS_MORE "\n");
 }
 
 int field_errors_to_error(const FieldErrors *errors, const char *what, Error *err)

@@ -183,7 +183,8 @@ typedef struct FieldErrors {
     bool truncated; /* more than FIELD_ERRORS_MAX: the rest is not kept */
 } FieldErrors;
 
-#define FIELD_ERRORS_MAX 200
+#define FIELD_ERRORS_MAX  200
+#define FIELD_ERRORS_MORE "more faults follow; these are the first 200" /* where they are cut */
 
 /* Decodes a document into `object` (zeroed by the caller). Returns 0, or -EINVAL with every fault
  * in `ret_errors`, in the order of the document (then `object` holds what could be decoded: free it

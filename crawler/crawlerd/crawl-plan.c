@@ -108,9 +108,8 @@ static void check_interval(FieldContext *context, CrawlJob *job)
         job->interval = strdup(items[0].key);
     chosen = job->interval ? recipe_interval(job->compiled, job->interval) : NULL;
     if (!chosen) {
-        for (size_t i = 0; i < intervals->n; i++)
-            if (buf_printf(&known, "%s%s", i ? ", " : "", items[i].key) < 0)
-                return;
+        if (recipe_format_intervals(job->compiled, &known) < 0)
+            return;
         if (job->interval)
             field_error(context, "interval", "recipe %s has no interval \"%s\"; it has %s",
                         job->recipe, job->interval, buf_str(&known));

@@ -246,6 +246,20 @@ static int report(const ExtractOutcome *outcome, const RowSet *rows)
     return EXIT_TROUBLE;
 }
 
+/* As the check of a plan: a job could not ask for it. */
+static int check_interval(const Recipe *recipe, const char *interval)
+{
+    auto_buf Buf known = BUF_INIT(4096);
+
+    if (!interval || recipe_interval(recipe, interval))
+        return EXIT_FINE;
+    if (recipe_format_intervals(recipe, &known) < 0)
+        return EXIT_TROUBLE;
+    (void)fprintf(stderr, "crawlerd recipe: recipe %s has no interval \"%s\"; it has %s\n",
+                  recipe->name, interval, buf_str(&known));
+    return EXIT_WRONG_USAGE;
+}
+
 static int run_test(const char *name, const TestOptions *options)
 {
     auto_(recipe_freep) Recipe *recipe = NULL;
@@ -256,6 +270,8 @@ static int run_test(const char *name, const TestOptions *options)
     int r;
 
     r = compile(name, &recipe);
+    if (r == EXIT_FINE)
+        r = check_interval(recipe, options->request.interval);
     if (r != EXIT_FINE)
         return r;
     if (read_reply(options->reply, &body, &err) < 0 ||

@@ -37,7 +37,7 @@ static int print_json(const FieldErrors *errors)
                                                   "column", (int)item->column)) < 0)
             return -ENOMEM;
     }
-    document = json_pack("{s:O}", "errors", list);
+    document = json_pack("{s:O, s:b}", "errors", list, "truncated", errors->truncated);
     text = document ? json_text(document, false) : NULL;
     if (!text)
         return -ENOMEM;

@@ -443,6 +443,19 @@ const RecipeInterval *recipe_interval(const Recipe *recipe, const char *interval
     return NULL;
 }
 
+int recipe_format_intervals(const Recipe *recipe, Buf *ret)
+{
+    const RecipeInterval *items = recipe->intervals.items;
+
+    for (size_t i = 0; i < recipe->intervals.n; i++) {
+        int r = buf_printf(ret, "%s%s", i ? ", " : "", items[i].key);
+
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
 bool recipe_allows_host(const Recipe *recipe, const char *host)
 {
     return strv_contains(recipe->hosts, host);

@@ -284,6 +284,8 @@ extern bool (*recipe_has_fixup)(const char *name);
 
 /* NULL when the recipe has no such interval. */
 const RecipeInterval *recipe_interval(const Recipe *recipe, const char *interval);
+/* "1m, 5m, 1d": those that it has. */
+int recipe_format_intervals(const Recipe *recipe, Buf *ret) must_check;
 bool recipe_allows_host(const Recipe *recipe, const char *host);
 
 /* What is asked for. */

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which plan is in force while its crawl part is judged by another program, and while the machine goes down."""
 
+import json
 import os
 import shutil
 
@@ -81,6 +82,13 @@ def test_a_refused_crawl_then_a_good_one_then_another_plan(machine):
     assert generation(machine) == 2
     machine.put_plan(plan(machine, "bad", crawl=bad))
     wait_refused(machine, "no-such-recipe")
+    # Of very many faults the first are told, and that there are more; here as agentctl judges it beforehand.
+    many = plan(machine, "bad", crawl=machine.crawl(jobs=[{"wrong": 1}] * 250))
+    machine.put_plan(many)
+    wait_for("that there are more", lambda: machine.status()["plan"]["refused"]["errors"][-1].startswith("more faults"), 30)
+    (machine.dir / "many.json").write_text(json.dumps(many))
+    done = machine.agentctl("plan", "validate", str(machine.dir / "many.json"))
+    assert done.returncode == 1 and done.stdout.endswith("200 faults and more\n"), done.stdout[-200:]
     # Replaced while it is judged: the last one counts.
     for number in range(6):
         machine.put_plan(plan(machine, f"number {number}", crawl=machine.crawl()))

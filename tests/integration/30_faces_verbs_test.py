@@ -180,6 +180,10 @@ def test_recipe_test_is_crawlerds_own_with_its_exit_status(well, tmp_path):
     done = agentctl(well, "recipe", "test", "yahoo-chart", "--reply", reply, "--symbol", "AAPL")
     assert done.returncode == 4, done.stderr
     assert agentctl(well, "recipe", "test", "yahoo-chart").returncode == 64
+    # What a plan could not ask for is no test either.
+    done = agentctl(well, "recipe", "test", "upbit-candles", "--reply", reply, "--interval", "7m")
+    assert done.returncode == 64 and done.stdout == "", done.stdout
+    assert 'recipe upbit-candles has no interval "7m"; it has 1m, 1s, 3m,' in done.stderr, done.stderr
 
 
 def test_logs_asks_the_journal_for_the_right_records(well):

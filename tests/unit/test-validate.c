@@ -73,6 +73,19 @@ static void faults_of_the_crawl_part_stand_where_they_are_in_the_plan(void **sta
     assert_null(verdict.warning);
 }
 
+static void that_there_are_more_faults_than_are_told_is_said(void **state)
+{
+    auto_test_dir char *dir = test_dir_new();
+    auto_free char *crawlerd = fake_crawlerd(
+        dir, "{\"errors\": [{\"path\": \"jobs\", \"message\": \"one\"}], \"truncated\": true}", 1);
+    auto_buf Buf shown = BUF_INIT(4096);
+    auto_verdict Verdict verdict = {0};
+
+    judge("{\"version\": 1, \"crawl\": {}}", crawlerd, &verdict);
+    assert_ok(field_errors_format(&verdict.errors, false, &shown), NULL);
+    assert_string_equal(buf_str(&shown), "crawl.jobs: one\n" FIELD_ERRORS_MORE "\n");
+}
+
 static void a_good_crawl_part_is_valid(void **state)
 {
     auto_test_dir char *dir = test_dir_new();
@@ -190,6 +203,7 @@ static void the_rows_of_verbs_are_complete(void **state)
 
 TEST_MAIN(cmocka_unit_test(a_part_is_found_as_it_stands),
           cmocka_unit_test(faults_of_the_crawl_part_stand_where_they_are_in_the_plan),
+          cmocka_unit_test(that_there_are_more_faults_than_are_told_is_said),
           cmocka_unit_test(a_good_crawl_part_is_valid),
           cmocka_unit_test(a_crawler_that_says_nothing_sensible_is_a_fault),
           cmocka_unit_test(without_a_crawler_that_is_said),
