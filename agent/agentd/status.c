@@ -133,13 +133,17 @@ static json_t *describe_vm(const Manager *m)
 static json_t *describe_refusal(Manager *m, size_t max_errors)
 {
     json_auto_t *refusal = m->refused_sha256 ? state_refusal(&m->state) : NULL;
+    size_t n, cut = 0;
     json_t *errors;
 
     if (!refusal)
         return json_null();
     errors = json_object_get(refusal, "errors");
-    while (json_array_size(errors) > max_errors)
-        (void)json_array_remove(errors, json_array_size(errors) - 1);
+    for (n = json_array_size(errors); n > max_errors; n--, cut++)
+        (void)json_array_remove(errors, n - 1);
+    if (cut > 0 &&
+        json_array_append_new(errors, json_sprintf("and %zu more: agentctl plan show", cut)) < 0)
+        return NULL;
     return take_ptr(refusal);
 }
 

@@ -85,7 +85,9 @@ def test_a_refused_crawl_then_a_good_one_then_another_plan(machine):
     # Of very many faults the first are told, and that there are more; here as agentctl judges it beforehand.
     many = plan(machine, "bad", crawl=machine.crawl(jobs=[{"wrong": 1}] * 250))
     machine.put_plan(many)
-    wait_for("that there are more", lambda: machine.status()["plan"]["refused"]["errors"][-1].startswith("more faults"), 30)
+    more = "and 181 more: agentctl plan show"
+    wait_for("that there are more", lambda: machine.status()["plan"]["refused"]["errors"][20:] == [more], 30)
+    assert "more faults follow; these are the first 200" in machine.agentctl("plan", "show").stdout
     (machine.dir / "many.json").write_text(json.dumps(many))
     done = machine.agentctl("plan", "validate", str(machine.dir / "many.json"))
     assert done.returncode == 1 and done.stdout.endswith("200 faults and more\n"), done.stdout[-200:]
