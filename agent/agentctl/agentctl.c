@@ -105,6 +105,51 @@ static int add_options(Buf *text, const VerbOption *options)
     return r < 0 ? r : add_row(text, "--help", "show this");
 }
 
+/* Of "plan", "plan show" is one; NULL: all. */
+static bool is_in_group(const Verb *verb, const char *group)
+{
+    const char *rest = group ? startswith(verb->name, group) : NULL;
+
+    return !group || (rest && *rest == ' ');
+}
+
+static int add_verbs(Buf *text, const char *group)
+{
+    int r = 0;
+
+    for (size_t i = 0; r >= 0 && i < n_verbs; i++) {
+        auto_free char *left =
+            str_printf("%s%s%s", verbs[i].name, *verbs[i].operands ? " " : "", verbs[i].operands);
+
+        if (is_in_group(verbs + i, group))
+            r = left ? add_row(text, left, verbs[i].help) : -ENOMEM;
+    }
+    return r;
+}
+
+static bool is_group(const char *word)
+{
+    for (size_t i = 0; i < n_verbs; i++)
+        if (is_in_group(verbs + i, word))
+            return true;
+    return false;
+}
+
+static int show_group_help(const char *group)
+{
+    auto_buf Buf text = BUF_INIT(TEXT_MAX);
+    int r;
+
+    r = buf_printf(&text, "Usage: " PROGRAM " %s VERB [OPTION]... [OPERAND]...\n\nVerbs:\n", group);
+    if (r >= 0)
+        r = add_verbs(&text, group);
+    if (r >= 0)
+        r = buf_add_str(&text, "\nOptions:\n");
+    if (r >= 0)
+        r = add_row(&text, "--help", "show this, or with a verb what it takes");
+    return r < 0 ? EXIT_DEGRADED : verb_print(buf_str(&text));
+}
+
 static int show_help(void)
 {
     auto_buf Buf text = BUF_INIT(TEXT_MAX);
@@ -112,12 +157,8 @@ static int show_help(void)
 
     r = buf_add_str(&text, "Usage: " PROGRAM " VERB [OPTION]... [OPERAND]...\n"
                            "Shows and steers mervis-agent on this machine.\n\nVerbs:\n");
-    for (size_t i = 0; r >= 0 && i < n_verbs; i++) {
-        auto_free char *left =
-            str_printf("%s%s%s", verbs[i].name, *verbs[i].operands ? " " : "", verbs[i].operands);
-
-        r = left ? add_row(&text, left, verbs[i].help) : -ENOMEM;
-    }
+    if (r >= 0)
+        r = add_verbs(&text, NULL);
     if (r >= 0)
         r = buf_add_str(&text, "\nOptions:\n");
     if (r >= 0)
@@ -199,11 +240,10 @@ static int unknown_verb(char *const *argv)
     if (!names)
         return EXIT_DEGRADED;
     for (size_t i = 0; r >= 0 && i < n_verbs; i++) {
-        const char *rest = startswith(verbs[i].name, argv[0]);
-
         names[i] = verbs[i].name;
-        if (rest && *rest == ' ')
-            r = buf_printf(&under, "%s%s", under.size > 0 ? ", " : "", rest + 1);
+        if (is_in_group(verbs + i, argv[0]))
+            r = buf_printf(&under, "%s%s", under.size > 0 ? ", " : "",
+                           verbs[i].name + strlen(argv[0]) + 1);
     }
     if (r < 0)
         return EXIT_DEGRADED;
@@ -215,6 +255,11 @@ static int unknown_verb(char *const *argv)
     if (under.size > 0)
         return usage("\"%s\" needs one of: %s", argv[0], buf_str(&under));
     return usage("no verb \"%s\"; `" PROGRAM " --help` lists them", argv[0]);
+}
+
+static bool is_help(const char *word)
+{
+    return streq_ptr(word, "--help") || streq_ptr(word, "-h");
 }
 
 /* The value of an option: what stands behind "=" or its letter, else the next word. */
@@ -267,7 +312,7 @@ static int run_verb(const Verb *verb, char *const *argv)
     for (int i = 0; i < count; i++) {
         if (!options_end && streq(argv[i], "--")) {
             options_end = true;
-        } else if (!options_end && (streq(argv[i], "--help") || streq(argv[i], "-h"))) {
+        } else if (!options_end && is_help(argv[i])) {
             return show_verb_help(verb);
         } else if (!options_end && argv[i][0] == '-' && argv[i][1]) {
             r = take_option(verb, argv, &i);
@@ -294,7 +339,7 @@ int agentctl_main(int argc, char **argv)
 
     if (argc == 1)
         return usage("which verb? `" PROGRAM " --help` lists them");
-    if (streq(argv[1], "--help") || streq(argv[1], "-h") || streq(argv[1], "help"))
+    if (is_help(argv[1]) || streq(argv[1], "help"))
         return show_help();
     if (streq(argv[1], "--version"))
         return verb_print(PROGRAM " " PACKAGE_VERSION "\n");
@@ -302,6 +347,8 @@ int agentctl_main(int argc, char **argv)
         return usage("no option %s; `" PROGRAM " --help` lists them", argv[1]);
     arg_words = argv + 1;
     verb = find_verb(argv + 1, &words);
+    if (!verb && is_help(argv[2]) && is_group(argv[1]))
+        return show_group_help(argv[1]);
     if (!verb)
         return unknown_verb(argv + 1);
     return run_verb(verb, argv + 1 + words);

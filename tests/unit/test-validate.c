@@ -174,6 +174,8 @@ static void wrong_usage_has_a_status_of_its_own(void **state)
     assert_int_equal(run(WORDS("--nothing")), EXIT_USAGE);
     assert_int_equal(run(WORDS("nothing")), EXIT_USAGE);
     assert_int_equal(run(WORDS("plan")), EXIT_USAGE);
+    assert_int_equal(run(WORDS("plan", "--json")), EXIT_USAGE);
+    assert_int_equal(run(WORDS("pla", "--help")), EXIT_USAGE);
     assert_int_equal(run(WORDS("plan", "vaildate", "x")), EXIT_USAGE);
     assert_int_equal(run(WORDS("plan", "validate")), EXIT_USAGE);
     assert_int_equal(run(WORDS("plan", "validate", "a", "b")), EXIT_USAGE);
