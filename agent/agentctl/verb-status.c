@@ -20,6 +20,8 @@
 #define DOCUMENT_MAX    (4U << 20)
 #define PAGE_MAX        (4U << 20)
 #define WATCH_EVERY_SEC 2
+#define WATCH_LOST_MAX                                                                             \
+    5 /* looks without an answer: an agentd that is being upgraded is back by then */
 
 static const char *arg_json, *arg_watch, *arg_state_dir = STATE_DIR;
 
@@ -151,12 +153,17 @@ static int show_page(const Status *status, bool in_place)
     return in_place ? redraw(buf_str(&page)) : verb_print(buf_str(&page));
 }
 
+/* One document a line when there are many: what reads them sees where each ends. */
 static int show_json(const Status *status)
 {
-    return verb_print_json(json_incref(status->document));
+    auto_free char *text = arg_watch ? json_text(status->document, /* pretty= */ false) : NULL;
+    auto_free char *line = text ? str_printf("%s\n", text) : NULL;
+
+    return line ? verb_print(line) : verb_print_json(json_incref(status->document));
 }
 
-static int show_once(bool in_place)
+/* `ret_lost`: agentd did not answer. Said on stderr unless it was `lost` before. */
+static int show_once(bool in_place, bool lost, bool *ret_lost)
 {
     auto_(status_done) Status status = {0};
     int r, shown;
@@ -166,9 +173,10 @@ static int show_once(bool in_place)
         return EXIT_DEGRADED;
     }
     r = exit_status(&status);
-    if (arg_json && status.err.code < 0)
+    *ret_lost = status.err.code < 0;
+    if (arg_json && *ret_lost && !lost)
         (void)verb_fail(&status.err, r);
-    else if (!in_place)
+    else if (!in_place && !lost)
         explain_missing_record(&status.recorded_err);
     shown = arg_json ? show_json(&status) : show_page(&status, in_place);
     return shown == EXIT_WELL ? r : shown;
@@ -176,17 +184,20 @@ static int show_once(bool in_place)
 
 int verb_status(char *const *operands)
 {
-    bool in_place = arg_watch && !arg_json && isatty(STDOUT_FILENO);
+    bool in_place = arg_watch && !arg_json && isatty(STDOUT_FILENO), lost = false;
+    unsigned n_lost = 0;
     int r;
 
     if (!arg_watch)
-        return show_once(false);
+        return show_once(false, false, &lost);
     if (in_place && verb_print("\033[2J") != EXIT_WELL)
         return EXIT_DEGRADED;
-    /* Until somebody interrupts it, or what reads it is gone. */
+    /* Until somebody interrupts it, or what reads it is gone; and where nobody sees that agentd is,
+     * until then. */
     for (;;) {
-        r = show_once(in_place);
-        if (ferror(stdout))
+        r = show_once(in_place, lost, &lost);
+        n_lost = lost ? n_lost + 1 : 0;
+        if (ferror(stdout) || (!in_place && n_lost == WATCH_LOST_MAX))
             return r;
         (void)nanosleep(&(struct timespec){.tv_sec = WATCH_EVERY_SEC}, NULL);
     }

@@ -12,7 +12,9 @@ const Verb verbs[] = {
      .operands = "",
      .help = "show what runs, what does not, and what to do",
      .manual = "Exit status 0: all is well; 1: degraded; 2: agentd does not answer, and its last "
-               "recorded state is shown. The keys of the JSON are in agentctl(1), under STATUS."},
+               "recorded state is shown. With --watch and --json each look is a document on a line of its own, "
+               "and it ends with status 2 when agentd has not answered for ten seconds. The keys of the JSON are in "
+               "agentctl(1), under STATUS."},
     {.name = "doctor", .run = verb_doctor, .options = doctor_options,
      .operands = "",
      .help = "look for what is wrong, and how to cure it",

@@ -73,6 +73,11 @@ def test_help_of_every_verb_fits_80_columns_and_wrong_words_are_refused_with_a_h
         assert wrong.returncode == 64 and f"`agentctl {verb} --help`" in wrong.stderr and not wrong.stdout
         many = run([machine.program("agentctl"), *verb.split(), *"abcdef"], check=False)
         assert many.returncode == 64 and 'takes no "' in many.stderr, (verb, many.stderr)
+    for group in {verb.split()[0] for verb in verbs if " " in verb}:
+        page = run([machine.program("agentctl"), group, "--help"]).stdout
+        assert page.startswith(f"Usage: agentctl {group} VERB ") and max(map(len, page.splitlines())) <= 80, page
+        assert re.findall(r"(?m)^  ([a-z]+ [a-z-]+)(?= |$)", page) == [v for v in verbs if v.startswith(f"{group} ")]
+        assert run([machine.program("agentctl"), group, "-h"]).stdout == page
     for words in ((), ("nonsense",), ("plan",), ("crawl", "nonsense")):
         done = run([machine.program("agentctl"), *words], check=False)
         assert done.returncode == 64 and done.stderr.count("\n") == 1 and not done.stdout, words
@@ -239,6 +244,22 @@ def test_watch_redraws_in_place_and_colour_is_for_terminals(well):
     text = on_terminal(argv, 5)
     assert text.startswith("\x1b[2J") and text.count("\x1b[H") >= 2 and "\x1b[32m" in text
     assert "\x1b[32m" not in on_terminal(argv[:2], 1, {"NO_COLOR": "1"})
+
+
+def test_watch_as_json_is_a_document_a_line_and_ends_when_agentd_is_gone(well):
+    argv = [well.program("agentctl"), "status", "--watch", "--json", "--state-dir", well.dir / "agentd" / "state"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watch:
+        for _ in range(2):
+            assert json.loads(watch.stdout.readline())["ready"] is True
+        # Away for a moment, as in an upgrade.
+        well.agentd.kill()
+        assert json.loads(watch.stdout.readline())
+        well.start(well.agentd)
+        wait_for("agentd again", lambda: json.loads(watch.stdout.readline())["reachable"], 30)
+        assert well.agentd.stop() == 0
+        rest, said = watch.communicate(timeout=60)
+    assert watch.returncode == 2 and said.count("systemctl start agentd") == 2, said
+    assert len([json.loads(line) for line in rest.splitlines()]) >= 4
 
 
 def test_it_starts_within_20_milliseconds(well):
