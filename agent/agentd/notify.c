@@ -63,6 +63,29 @@ static int add_escaped(Buf *message, const char *text)
     return r;
 }
 
+char *notify_line(PlanLocale locale, const char *message_id, const char *text)
+{
+    const char *subject, *remedy;
+    auto_buf Buf line = BUF_INIT(MESSAGE_MAX);
+    int r;
+
+    notify_texts(message_id, locale, &subject, &remedy);
+    r = buf_add_str(&line, "• ");
+    if (r >= 0 && *subject)
+        r = add_escaped(&line, subject);
+    if (r >= 0 && *subject)
+        r = buf_add_str(&line, "\n    ");
+    if (r >= 0)
+        r = add_escaped(&line, text);
+    if (r >= 0 && *remedy)
+        r = buf_printf(&line, "\n    %s: ", languages[locale].remedy);
+    if (r >= 0)
+        r = add_escaped(&line, remedy);
+    if (r >= 0)
+        r = buf_add_char(&line, '\n');
+    return r < 0 ? NULL : buf_take(&line);
+}
+
 /* ---- One address ---- */
 
 typedef struct Target Target;
@@ -321,29 +344,6 @@ int notifier_set_plan(Notifier *notifier, const Plan *plan, Error *err)
     return 0;
 }
 
-static char *line_of(const Notifier *notifier, const char *message_id, const char *text)
-{
-    const char *subject, *remedy;
-    auto_buf Buf line = BUF_INIT(MESSAGE_MAX);
-    int r;
-
-    notify_texts(message_id, notifier->locale, &subject, &remedy);
-    r = buf_add_str(&line, "• ");
-    if (r >= 0 && *subject)
-        r = add_escaped(&line, subject);
-    if (r >= 0 && *subject)
-        r = buf_add_str(&line, "\n    ");
-    if (r >= 0)
-        r = add_escaped(&line, text);
-    if (r >= 0 && *remedy)
-        r = buf_printf(&line, "\n    %s: ", languages[notifier->locale].remedy);
-    if (r >= 0)
-        r = add_escaped(&line, remedy);
-    if (r >= 0)
-        r = buf_add_char(&line, '\n');
-    return r < 0 ? NULL : buf_take(&line);
-}
-
 static void enqueue(Target *target, const char *line, uint64_t delay_usec)
 {
     /* What is under way stays: it is forgotten when it has arrived. */
@@ -377,7 +377,7 @@ void notifier_event(Notifier *notifier, LogLevel level, const char *event, const
         if (!wanted)
             continue;
         if (!line)
-            line = line_of(notifier, message_id, text);
+            line = notify_line(notifier->locale, message_id, text);
         /* A machine that is taken back has seconds. */
         if (line)
             enqueue(target, line, streq(event, "preempted") ? 0 : NOTIFY_GATHER_USEC);

@@ -38,5 +38,8 @@ void notifier_event(Notifier *notifier, LogLevel level, const char *event, const
  * can do (""). Both static. */
 void notify_texts(const char *message_id, PlanLocale locale, const char **ret_subject,
                   const char **ret_remedy);
+/* An event as it is sent: what the receiver would read as markup escaped, and cut where it is too
+ * long, between characters. free(); NULL when memory is out. */
+char *notify_line(PlanLocale locale, const char *message_id, const char *text);
 
 #endif
