@@ -84,14 +84,15 @@ static void on_flushed(const char *text, const Error *err, void *userdata)
 {
     Manager *m = userdata;
 
-    if (err)
+    if (err && !m->exit_when_drained)
         log_failure(LOG_LEVEL_WARNING, NULL, err, "the crawler's rows stay in its spool");
     m->flush = bus_call_free(m->flush);
     manager_drain_progress(m);
 }
 
 /* Side by side with the containers: rows that are on their way to the sink get there if the time
- * suffices, and stay in the spool if not. */
+ * suffices, and stay in the spool if not. Where systemd stops the machine it stops crawlerd too,
+ * which then sends its rows without being asked, and says what became of them. */
 static void flush_crawler(Manager *m, uint64_t budget_usec)
 {
     auto_error Error err = {0};
@@ -126,7 +127,8 @@ void manager_begin_drain(Manager *m, const char *why, uint64_t budget_usec, bool
          r = reconciler_next(m->reconciler, r))
         if (r->ops == &resource_container)
             container_drain(r, budget_usec);
-    flush_crawler(m, budget_usec);
+    if (!exit_after)
+        flush_crawler(m, budget_usec);
     m->draining = true;
     manager_drain_progress(m);
 }

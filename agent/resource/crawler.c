@@ -14,10 +14,11 @@
 #include "agent/io/json.h"
 #include "agent/resource/crawler-secrets.h"
 
-#define SYSTEMD_NAME    "org.freedesktop.systemd1"
-#define SYSTEMD_PATH    "/org/freedesktop/systemd1"
-#define SYSTEMD_MANAGER "org.freedesktop.systemd1.Manager"
-#define FILE_MAX_BYTES  (1U << 20)
+#define SYSTEMD_NAME        "org.freedesktop.systemd1"
+#define SYSTEMD_PATH        "/org/freedesktop/systemd1"
+#define SYSTEMD_MANAGER     "org.freedesktop.systemd1.Manager"
+#define SYSTEMD_DESTRUCTIVE "org.freedesktop.systemd1.TransactionIsDestructive"
+#define FILE_MAX_BYTES      (1U << 20)
 
 typedef struct CrawlerItem {
     char *document; /* what crawl.json shall hold */
@@ -172,6 +173,11 @@ static int on_unit_started(sd_bus_message *reply, void *userdata, sd_bus_error *
     auto_error Error err = {0};
 
     item->start = sd_bus_slot_unref(item->start);
+    /* systemd is on the way down, and our own SIGTERM too: no fault, and nobody to be woken up. */
+    if (sd_bus_message_is_method_error(reply, SYSTEMD_DESTRUCTIVE)) {
+        resource_finish(resource, NULL);
+        return 0;
+    }
     if (sd_bus_message_is_method_error(reply, NULL)) {
         (void)error_set(&err, -ENOTCONN, ERROR_TEMPORARY,
                         "crawlerd is not running and could not be started: %s",

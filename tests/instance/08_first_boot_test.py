@@ -72,6 +72,18 @@ def boot(world, version):
     return phases
 
 
+def stopped_side_by_side(vm):
+    """crawlerd sends its rows while the containers stop, and nobody is woken up because a machine was switched off."""
+    def first(unit, text):
+        lines = vm.out(f"journalctl -b -1 -q -o short-unix -u {unit} | grep -F '{text}'").splitlines()
+        return float(lines[0].split()[0])
+    assert abs(first("agentd", "draining: the machine goes down") - first("crawlerd", "stopping: sending what is spooled")) < 2
+    said = vm.journal("-b -1 -u agentd")
+    assert "containers are stopped" in said
+    for wrong in ("degraded", "could not be started", "stay in its spool"):
+        assert wrong not in said, said
+
+
 @pytest.mark.parametrize("down", ("a reboot", "a power cut"))
 def test_from_power_on_to_a_healthy_container_and_the_first_rows(world, down, capsys):
     vm, cloud = world.vm, world.cloud
@@ -92,6 +104,8 @@ def test_from_power_on_to_a_healthy_container_and_the_first_rows(world, down, ca
 
     vm.power_off() if down == "a reboot" else vm.reset()
     again = boot(world, 1)
+    if down == "a reboot":
+        stopped_side_by_side(vm)
     world.settle(60)
     assert vm.out("docker ps --no-trunc -q") == was, "the same container, started again"
     assert again.took["container healthy"] < LIMITS["container healthy"], str(again)
