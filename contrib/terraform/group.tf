@@ -38,11 +38,17 @@ resource "google_compute_region_instance_group_manager" "main" {
 
   auto_healing_policies {
     health_check      = google_compute_health_check.alive[0].id
-    initial_delay_sec = 300
+    initial_delay_sec = var.package_object == null ? 300 : 900 # the package, the engine and their dependencies come first
   }
 
   # A new plan is new metadata, which running VMs get without so much as a restart; the agent does the rest. What metadata
-  # cannot do (a machine type, an image) is for new VMs, or for a rolling replace that somebody asks for.
+  # cannot do (an image, a machine type, a disk, a network) is more than a refresh, and then Google's updater does not
+  # update at all: VMs that run keep what they have, and do not get the plans that come after either, until they are
+  # replaced. The output `replace` is the command.
+  #
+  # A regional group allows no max_unavailable between 0 and its number of zones. So a group of up to three VMs is refreshed
+  # all at once, which stops nothing: that a plan is sound and a release good is the agent's to judge, on each VM. Replacing
+  # would take all three away at once; the command therefore makes new VMs first.
   update_policy {
     type                           = "PROACTIVE"
     minimal_action                 = "REFRESH"

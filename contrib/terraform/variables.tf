@@ -42,7 +42,7 @@ variable "plan" {
 }
 
 variable "image" {
-  description = "Image or family with the package baked in (contrib/packer), or a plain Debian one together with package_object."
+  description = "Image or family with the package baked in (contrib/packer), or a plain Debian one together with package_object. Another one is for new VMs; those that run, and later plans for them, wait until the output replace is run. A newer image of the same family reaches them by it too."
   type        = string
 }
 
@@ -59,8 +59,9 @@ variable "package_sha256" {
 }
 
 variable "machine_type" {
-  type    = string
-  default = "e2-small"
+  description = "Another one reaches VMs that run, as another image does, by the output replace."
+  type        = string
+  default     = "e2-small"
 }
 
 variable "disk_gb" {

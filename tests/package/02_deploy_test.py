@@ -106,8 +106,20 @@ def test_healing_looks_at_healthz_and_balancing_at_readyz(module):
     group = the(module, "google_compute_region_instance_group_manager", "main")
     assert ".alive[" in group["auto_healing_policies"][0]["health_check"]
     assert ".ready[" in str(the(module, "google_compute_backend_service", "main")["health_checks"])
-    assert group["update_policy"][0]["most_disruptive_allowed_action"] == "REFRESH"
+    assert group["auto_healing_policies"][0]["initial_delay_sec"] == "${var.package_object == null ? 300 : 900}"
+
+
+def test_a_plan_reaches_running_vms_without_a_restart_and_the_rest_by_a_command_that_is_an_output(module):
+    group = the(module, "google_compute_region_instance_group_manager", "main")
+    policy = group["update_policy"][0]
+    assert (policy["minimal_action"], policy["most_disruptive_allowed_action"]) == ("REFRESH", "REFRESH")
     assert group["all_instances_config"][0]["metadata"]["mervis-plan"] == "${jsonencode(var.plan)}"
+    # A policy that allows no more than a refresh leaves VMs alone that need more, so there has to be a way.
+    command = module["output"]["replace"][0]["value"]
+    assert "rolling-action replace ${var.name} " in command and "--region=${var.region}" in command
+    assert "--max-unavailable=0" in command and 'var.kind == "serving"' in command
+    for name in ("image", "machine_type"):
+        assert "output replace" in module["variable"][name][0]["description"]
 
 
 def test_the_roles_are_the_least_that_do(module):
