@@ -112,7 +112,8 @@ resource "google_compute_instance" "training" {
     enable_secure_boot = true
   }
 
-  # It stands still when the job is done; the next apply shall not start it by itself.
+  # It stands still when the job is done; the next apply shall not start it by itself. Who starts it pushes a new image or
+  # changes the plan first: a job runs once a release, and a VM without one to run stays up.
   lifecycle {
     precondition {
       condition     = (var.package_object == null) == (var.package_sha256 == null)

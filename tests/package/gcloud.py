@@ -13,7 +13,8 @@ RECORD = Path(__file__).with_name("gcloud.json")
 TEXTS = ("README.md", "contrib/README.ko.md", "contrib/migration.md", "contrib/HACKING.md", "contrib/man/agentd.8",
          "contrib/man/crawlerd.8", "contrib/man/statusd.8", "contrib/catalog/mervis-agent.catalog",
          "contrib/catalog/mervis-agent.ko.catalog", "cloud-init/startup-script.sh", "cloud-init/user-data.yaml",
-         "contrib/terraform/outputs.tf", "contrib/packer/mervis.pkr.hcl")
+         "contrib/terraform/outputs.tf", "contrib/terraform/examples/training/main.tf",
+         "contrib/packer/mervis.pkr.hcl")
 TREES = ("agent", "crawler")
 # Where a command ends: the end of a sentence, a line, a quotation, or what a shell puts between two.
 END = re.compile(r"""[`"'|;&()<>\n]|\s#|,\s|:\s|\.\s|\.$| then | and | or |\s--\s""")

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-# One Spot VM that runs a job and powers off. Start it again with: gcloud compute instances start mervis-train
+# One Spot VM that runs a job and powers off. A job runs once a release: push a new image (or change the plan and apply),
+# and then: gcloud compute instances start mervis-train --zone=asia-northeast3-a
+# Started with nothing new, the VM does not run the job again, and stays up, and is paid for, until somebody stops it.
 terraform {
   backend "gcs" {
     prefix = "mervis-training"
