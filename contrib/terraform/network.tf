@@ -31,6 +31,22 @@ resource "google_compute_firewall" "iap" {
   }
 }
 
+# Prometheus, which asks statusd for /metrics.
+resource "google_compute_firewall" "scrape" {
+  count = length(var.scrape_ranges) > 0 ? 1 : 0
+
+  project       = var.project
+  name          = "${var.name}-scrape"
+  network       = google_compute_network.main.id
+  source_ranges = var.scrape_ranges
+  target_tags   = [var.name]
+
+  allow {
+    protocol = "tcp"
+    ports    = ["9320"]
+  }
+}
+
 # Google's health checks and load balancers: statusd, and the application.
 resource "google_compute_firewall" "health" {
   project       = var.project

@@ -121,6 +121,17 @@ variable "subnet_range" {
   default = "10.128.0.0/24"
 }
 
+variable "scrape_ranges" {
+  description = "Where Prometheus asks from, such as [\"10.128.0.7/32\"]: these ranges reach port 9320 of the VMs (/metrics, /healthz, /readyz). Empty for none."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for range in var.scrape_ranges : can(cidrhost(range, 0)) && !endswith(range, "/0")])
+    error_message = "scrape_ranges is a list of ranges such as 10.128.0.7/32, and not the whole world."
+  }
+}
+
 variable "secrets" {
   description = "Names in Secret Manager that the plan reads. Values are added by hand, so that no state file holds them."
   type        = set(string)

@@ -133,11 +133,15 @@ def test_the_roles_are_the_least_that_do(module):
         assert narrow not in project_wide
 
 
-def test_the_firewall_lets_in_googles_checks_and_iap_alone(module):
+def test_the_firewall_lets_in_googles_checks_and_iap_and_whom_one_names(module):
     ranges = {name: rule[0]["source_ranges"] for name, rule in module["resource"]["google_compute_firewall"].items()}
     assert ranges.pop("iap") == ["35.235.240.0/20"]
     assert ranges.pop("health") == ["35.191.0.0/16", "130.211.0.0/22"]
     assert ranges.pop("nat") == ["${var.subnet_range}"]
+    assert ranges.pop("scrape") == "${var.scrape_ranges}"
+    scrape = the(module, "google_compute_firewall", "scrape")
+    assert scrape["allow"][0]["ports"] == ["9320"] and "length(var.scrape_ranges)" in scrape["count"]
+    assert module["variable"]["scrape_ranges"][0]["default"] == []
     assert not ranges
     assert the(module, "google_compute_subnetwork", "main")["private_ip_google_access"] is True
 
