@@ -1,5 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
+# No amount is assumed: 30 of a dollar account is a bound, and of a won account an alarm on the first day.
+locals {
+  has_budget = var.billing_account != null || var.budget != null
+}
+
+# Read at plan time, before an API can have been switched on by this module; only where it is needed.
 data "google_project" "this" {
+  count = local.has_budget ? 1 : 0
+
   project_id = var.project
 }
 
@@ -18,13 +26,13 @@ resource "google_monitoring_notification_channel" "email" {
 }
 
 resource "google_billing_budget" "monthly" {
-  count = var.billing_account == null ? 0 : 1
+  count = local.has_budget ? 1 : 0
 
   billing_account = var.billing_account
   display_name    = "${var.name}: monthly"
 
   budget_filter {
-    projects = ["projects/${data.google_project.this.number}"]
+    projects = ["projects/${data.google_project.this[0].number}"]
   }
 
   amount {
@@ -52,6 +60,13 @@ resource "google_billing_budget" "monthly" {
     content {
       monitoring_notification_channels = [all_updates_rule.value]
       disable_default_iam_recipients   = false
+    }
+  }
+
+  lifecycle {
+    precondition {
+      condition     = var.billing_account != null && var.budget != null
+      error_message = "billing_account and budget come together: the amount is in the currency of that account, so there is none to assume."
     }
   }
 

@@ -157,15 +157,20 @@ variable "registry_keep" {
 }
 
 variable "billing_account" {
-  description = "Billing account for the budget; null for no budget."
+  description = "Billing account for the budget, together with budget; null for no budget."
   type        = string
   default     = null
 }
 
 variable "budget" {
-  description = "Monthly budget, in whole units of the billing account's currency."
+  description = "Monthly budget in whole units of the billing account's currency, such as 30 (dollars) or 40000 (won). Needed with billing_account."
   type        = number
-  default     = 30
+  default     = null
+
+  validation {
+    condition     = var.budget == null ? true : var.budget >= 1 && floor(var.budget) == var.budget
+    error_message = "budget is a whole number, at least 1."
+  }
 }
 
 variable "alert_email" {

@@ -133,6 +133,17 @@ def test_the_roles_are_the_least_that_do(module):
         assert narrow not in project_wide
 
 
+def test_a_budget_needs_an_amount_and_without_one_nothing_is_read_at_plan_time(parser, module):
+    assert module["variable"]["budget"][0]["default"] is None
+    budget, data = the(module, "google_billing_budget", "monthly"), module["data"]["google_project"]["this"][0]
+    assert budget["count"] == data["count"] == "${local.has_budget ? 1 : 0}"
+    local = {name: value for body in module["locals"] for name, value in body.items()}
+    condition = budget["lifecycle"][0]["precondition"][0]["condition"]
+    for name in ("billing_account", "budget"):
+        assert f"var.{name} != null" in local["has_budget"] and f"var.{name} != null" in condition
+        assert example(parser, "serving")["module"]["serving"][0][name] == f"${{var.{name}}}"
+
+
 def test_the_firewall_lets_in_googles_checks_and_iap_and_whom_one_names(module):
     ranges = {name: rule[0]["source_ranges"] for name, rule in module["resource"]["google_compute_firewall"].items()}
     assert ranges.pop("iap") == ["35.235.240.0/20"]

@@ -21,6 +21,12 @@ variable "billing_account" {
   default = null
 }
 
+variable "budget" {
+  description = "Monthly, in the currency of the billing account: 30 dollars, 40000 won. Needed with billing_account."
+  type        = number
+  default     = null
+}
+
 variable "alert_email" {
   type    = string
   default = null
@@ -45,6 +51,7 @@ module "serving" {
   secrets         = ["KIS_APP_KEY", "SLACK_WEBHOOK"]
   dataset         = "market"
   billing_account = var.billing_account
+  budget          = var.budget
   alert_email     = var.alert_email
 
   plan = {
