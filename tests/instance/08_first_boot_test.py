@@ -117,3 +117,33 @@ def test_from_power_on_to_a_healthy_container_and_the_first_rows(world, down, ca
     assert len(keys) == len(rows) and before <= keys
     with capsys.disabled():
         print(f"\nfirst boot: {first}\nafter {down}: {again}")
+
+
+def test_without_a_notice_the_crawler_and_the_containers_are_drained_side_by_side(world):
+    """One after the other they could need 36 s, and a preempted machine has 30."""
+    vm, cloud = world.vm, world.cloud
+    cloud.make_dataset("market")
+    cloud.add_secret("APP_KEY", "the-key")
+    slow = "trap 'echo told to stop; sleep 12; echo stopped; exit 0' TERM; while :; do sleep 1 & wait $!; done"
+    world.registry.push(image.build(entrypoint=["/bin/sh", "-c", slow]), REPOSITORY, "stable")
+    plan = wanted(world)
+    plan["containers"][0].update(stop_timeout="15s")
+    del plan["containers"][0]["health"]
+    world.put(**plan)
+    cloud.fault({"service": "bigquery", "path": "^/upload/"}, {"job_delay": 8}, times=9)
+    vm.boot()
+    world.settle(60)
+    wait_for("a load on its way", lambda: [one for one in cloud.requests(service="bigquery")
+                                           if one["path"].startswith("/upload/")], 60)
+
+    assert vm.power_off(30) < 30
+    log = next(vm.docker.glob("containers/*/*-json.log")).read_text()
+    assert "told to stop" in log and "stopped" in log
+    delivered = cloud.rows("market", "bars_daily")
+    vm.boot()
+    assert delivered, vm.journal("-b -1 -u crawlerd")
+    told = {line: float(stamp) for stamp, _, line in (
+        entry.partition(" ") for entry in vm.out("journalctl -b -1 -q -o short-unix -t systemd").splitlines())}
+    begin, end = (next(at for line, at in told.items() if words in line)
+                  for words in ("Stopping agentd.service", "Stopped crawlerd.service"))
+    assert begin < end, told
