@@ -119,6 +119,7 @@ def test_from_power_on_to_a_healthy_container_and_the_first_rows(world, down, ca
         print(f"\nfirst boot: {first}\nafter {down}: {again}")
 
 
+@pytest.mark.full
 def test_without_a_notice_the_crawler_and_the_containers_are_drained_side_by_side(world):
     """One after the other they could need 36 s, and a preempted machine has 30."""
     vm, cloud = world.vm, world.cloud
