@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """tests/chaos without a machine: its data, the figures made of samples, the report."""
 
+import os
 import re
+import shlex
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -91,3 +93,101 @@ def test_the_machines_share_all_that_is_wanted_and_nothing_twice():
         flat = [name for line in found for name in line]
         assert status == 0 and set(flat) == wanted and len(flat) == len(wanted)
     assert shares("nothing")[0] == 1
+
+
+# What is printed for a VM of one's own
+
+def printed(*names, zone="asia-northeast3-a"):
+    """{scenarios: [command]} of --vm, the scripts for the VM freed from what carries them there."""
+    text = subprocess.run([TOP / "contrib/chaos", "--vm", "VM", "--zone", zone, *names],
+                          capture_output=True, text=True, check=True).stdout
+    entries = {}
+    for entry in text.strip().split("\n\n"):
+        lines = entry.splitlines()
+        commands = [line for line in lines if line.startswith("gcloud ")]
+        entries[lines[0].lstrip("# ").partition(":")[0]] = [
+            shlex.split(line)[-1].removeprefix("--command=") if "--command=" in line else line for line in commands]
+    return text, entries
+
+
+# In a network of its own: an interface of each kind, and what leaves by each with the rules in force. A packet that the
+# filter drops on its way out is an EPERM for who sends it.
+REACH = """
+import socket, subprocess, sys
+def ip(*words): subprocess.run(["ip", *words], check=True)
+ip("link", "set", "lo", "up")
+for name, address in (("ens4", "10.128.0.2/24"), ("docker0", "172.17.0.1/16"), ("br-1a2b3c", "172.18.0.1/16")):
+    ip("link", "add", name, "type", "veth", "peer", "name", "p-" + name)
+    ip("addr", "add", address, "dev", name)
+    ip("link", "set", "p-" + name, "up")
+    ip("link", "set", name, "up")
+ip("route", "add", "default", "via", "10.128.0.1", "dev", "ens4")
+def leaves(address):
+    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    found = set()
+    for number in range(200):
+        try:
+            sender.sendto(b"x", (address, 9))
+            found.add("passes")
+        except PermissionError:
+            found.add("dropped")
+    return "+".join(sorted(found))
+names = ("172.17.0.2", "172.18.0.2", "35.191.0.7", "130.211.0.7", "35.235.240.7", "10.128.0.9", "192.0.2.1",
+         "169.254.169.254")
+assert {leaves(name) for name in names} == {"passes"}
+subprocess.run(["nft", "-f", "-"], input=sys.argv[1], text=True, check=True)
+served = socket.create_server(("127.0.0.1", 0))
+socket.create_connection(served.getsockname(), timeout=5).sendall(b"x")
+assert served.accept()[0].recv(1) == b"x"
+print(*(leaves(name) for name in names))
+"""
+
+
+@pytest.mark.parametrize("name, others", [
+    ("cut-all-5m", "dropped dropped dropped"), ("cut-metadata-5m", "passes passes dropped"),
+    ("loss-30", "dropped+passes dropped+passes dropped+passes"),
+])
+def test_a_cut_of_ones_own_vm_leaves_loopback_containers_and_health_checks(name, others):
+    """Else agentd's own looks at its containers fail, and the group re-creates the VM."""
+    _, entries = printed(name)
+    rules = re.search(r"sudo nft '(.*)'$", entries[name][0])[1]
+    done = subprocess.run(["unshare", "--net", sys.executable, "-c", REACH, rules], capture_output=True, text=True,
+                          check=False, timeout=60)
+    assert done.stdout.strip() == "passes passes passes passes passes " + others, done.stderr
+
+
+def test_a_cut_says_what_is_missing_and_ends_by_itself():
+    for name, seconds in (("cut-all-5s", 5), ("cut-market-5m", 300), ("loss-30", 60)):
+        script = printed(name)[1][name][0]
+        check, timer, cut = (script.index(word) for word in ("[ -x /usr/sbin/nft ]", f"--on-active={seconds} ", "sudo nft"))
+        assert check < timer < cut and "apt-get install nftables" in script and " && sudo nft" in script
+
+
+def test_the_commands_for_a_vm_carry_what_their_scenario_says():
+    text, entries = printed()
+    assert "--clear-autohealing" in text and "--health-check=GROUP-alive --initial-delay=300" in text
+    assert "'+3600 seconds'" in entries["clock-forward"][0] and "'-3600 seconds'" in entries["clock-back"][0]
+    assert entries["preempt-30s, preempt-120s"] == ["gcloud compute instances simulate-maintenance-event VM "
+                                                    "--zone=asia-northeast3-a"]
+    assert entries["recreate"][0].endswith("recreate-instances GROUP --instances=VM --region=asia-northeast3")
+    assert len([line for line in text.splitlines() if "simulate-maintenance-event" in line]) == 1
+    assert not re.search(r"\{(?:vm|zone|region|hold|jump|argument|rule|path)\}", text)
+    # The region that the module's group is in, and the name of its health check.
+    group = (TOP / "contrib/terraform/group.tf").read_text()
+    assert "google_compute_region_instance_group_manager" in group and '"${var.name}-alive"' in group
+    assert "--region=REGION" in printed("recreate", zone="ZONE")[0]
+
+
+def test_the_disk_of_a_vm_is_filled_to_the_last_byte_and_emptied_again(tmp_path):
+    """What systemd-run is asked to run, on a small disk."""
+    script = printed("disk-full")[1]["disk-full"][0].replace("/var/lib/docker", str(tmp_path))
+    words = shlex.split(script)
+    assert words[:2] == ["sudo", "systemd-run"] and words[2] == f"--property=ExecStopPost=/bin/rm -f {tmp_path}/ballast"
+    assert words[3:5] == ["sh", "-c"] and words[5].endswith("sleep 30")
+    (tmp_path / "sleep").write_text(f"#!/bin/sh\nstat -f -c %f {tmp_path} >&3; stat -c %s {tmp_path}/ballast >&3\n")
+    (tmp_path / "sleep").chmod(0o755)
+    mounted = f"cp {tmp_path}/sleep /run/; mount -t tmpfs -o size=96m tmpfs {tmp_path}; sh -c \"$1\""
+    done = subprocess.run(["unshare", "--mount", "sh", "-c", f"mount -t tmpfs tmpfs /run; exec 3>&1; {mounted}", "sh", words[5]],
+                          env={**os.environ, "PATH": f"/run:{os.environ['PATH']}"}, capture_output=True, text=True, check=False,
+                          timeout=60)
+    assert done.stdout.split() == ["0", str(96 << 20)], done.stderr
