@@ -2,7 +2,7 @@
 # One account for the VMs, with the least that the agent needs; the VM's scope is cloud-platform, and IAM decides.
 resource "google_service_account" "vm" {
   project      = var.project
-  account_id   = substr(var.name, 0, 30)
+  account_id   = var.name
   display_name = "VMs of ${var.name}"
 
   depends_on = [google_project_service.needed]
@@ -13,10 +13,8 @@ locals {
 }
 
 resource "google_project_iam_member" "vm" {
-  for_each = toset(concat(
-    ["roles/logging.logWriter", "roles/monitoring.metricWriter"],
-    var.dataset == null ? [] : ["roles/bigquery.jobUser"], # load jobs; what they may write is said on the dataset
-  ))
+  # Load jobs; what they may write is said on the dataset. The agent itself writes no logs or metrics to Google.
+  for_each = setunion(var.extra_roles, var.dataset == null ? [] : ["roles/bigquery.jobUser"])
 
   project = var.project
   role    = each.key
@@ -37,12 +35,14 @@ resource "google_secret_manager_secret" "secret" {
 }
 
 resource "google_secret_manager_secret_iam_member" "vm" {
-  for_each = google_secret_manager_secret.secret
+  for_each = setunion(var.secrets, var.existing_secrets)
 
   project   = var.project
-  secret_id = each.value.secret_id
+  secret_id = each.key
   role      = "roles/secretmanager.secretAccessor"
   member    = local.vm_member
+
+  depends_on = [google_secret_manager_secret.secret]
 }
 
 locals {

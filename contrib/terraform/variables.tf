@@ -11,12 +11,12 @@ variable "region" {
 }
 
 variable "name" {
-  description = "What everything made here is called, or begins with."
+  description = "What everything made here is called, or begins with; the VMs' service account as well, which is why it has 6 to 30 characters."
   type        = string
 
   validation {
-    condition     = can(regex("^[a-z][a-z0-9-]{0,40}[a-z0-9]$", var.name))
-    error_message = "A name has lower-case letters, digits and hyphens, and begins with a letter."
+    condition     = can(regex("^[a-z][a-z0-9-]{4,28}[a-z0-9]$", var.name))
+    error_message = "A name has 6 to 30 lower-case letters, digits and hyphens, begins with a letter, and does not end with a hyphen."
   }
 }
 
@@ -133,9 +133,31 @@ variable "scrape_ranges" {
 }
 
 variable "secrets" {
-  description = "Names in Secret Manager that the plan reads. Values are added by hand, so that no state file holds them."
+  description = "Names in Secret Manager that the plan reads, made here. Values are added by hand, so that no state file holds them."
   type        = set(string)
   default     = []
+}
+
+variable "existing_secrets" {
+  description = "Names that the plan reads and that something else made, such as another use of this module in the same project; the VMs may read them too."
+  type        = set(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for name in var.existing_secrets : can(regex("^[A-Za-z0-9_-]{1,255}$", name))])
+    error_message = "existing_secrets has names of secrets in this project: letters, digits, hyphens and underscores."
+  }
+}
+
+variable "extra_roles" {
+  description = "Roles in the project that containers need of the VM's account, or an Ops Agent (roles/logging.logWriter, roles/monitoring.metricWriter). The agent needs none of them."
+  type        = set(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for role in var.extra_roles : !contains(["roles/owner", "roles/editor"], role)])
+    error_message = "roles/owner and roles/editor are for no VM: name what its containers do."
+  }
 }
 
 variable "dataset" {

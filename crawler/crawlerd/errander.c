@@ -86,7 +86,7 @@ static void say_refusal(Errander *errander, const HttpResponse *response)
         .what = "BigQuery",
         .api = "bigquery.googleapis.com",
         .permission = "bigquery.jobs.create and bigquery.tables.updateData",
-        .role = "roles/bigquery.user and roles/bigquery.dataEditor",
+        .role = "roles/bigquery.jobUser and roles/bigquery.dataEditor",
     };
     auto_error Error err = {0};
     Errand *e = &errander->errand;

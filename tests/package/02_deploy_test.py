@@ -125,9 +125,12 @@ def test_a_plan_reaches_running_vms_without_a_restart_and_the_rest_by_a_command_
 def test_the_roles_are_the_least_that_do(module):
     text = json.dumps(module["resource"])
     roles = set(re.findall(r"roles/[A-Za-z.]+", text))
-    assert roles == {"roles/logging.logWriter", "roles/monitoring.metricWriter", "roles/bigquery.jobUser",
-                     "roles/bigquery.dataEditor", "roles/secretmanager.secretAccessor", "roles/storage.objectViewer",
-                     "roles/artifactregistry.reader"}
+    assert roles == {"roles/bigquery.jobUser", "roles/bigquery.dataEditor", "roles/secretmanager.secretAccessor",
+                     "roles/storage.objectViewer", "roles/artifactregistry.reader"}
+    assert module["variable"]["extra_roles"][0]["default"] == []
+    # What the programs advise to grant is what the module grants.
+    advised = "".join(path.read_text() for tree in ("agent", "crawler", "cloud-init") for path in (TOP / tree).rglob("*.[csh]*"))
+    assert set(re.findall(r"roles/[A-Za-z]+\.[A-Za-z]+", advised)) == roles
     project_wide = json.dumps(module["resource"]["google_project_iam_member"])
     for narrow in ("dataEditor", "secretAccessor", "objectViewer", "artifactregistry"):
         assert narrow not in project_wide
@@ -172,6 +175,27 @@ def test_the_tables_are_those_that_the_crawler_delivers_to(module):
     assert found == wanted
 
 
+def matches(variable, value):
+    """Whether a validation by a regular expression takes the value."""
+    pattern = re.search(r'regex\("(.*?)", ', variable["validation"][0]["condition"])[1]
+    return re.fullmatch(pattern, value) is not None
+
+
+@pytest.mark.parametrize("name, good", [
+    ("mervis", True), ("a" * 30, True), ("web-2a", True), ("web-1", False), ("a" * 31, False), ("mervis-", False),
+    ("1mervis", False), ("Mervis", False)])
+def test_a_name_is_one_that_a_service_account_can_have(module, name, good):
+    assert matches(module["variable"]["name"][0], name) is good
+    assert the(module, "google_service_account", "vm")["account_id"] == "${var.name}"
+
+
+def test_secrets_that_exist_are_read_and_not_made(module):
+    made, read = (the(module, kind, name) for kind, name in (
+        ("google_secret_manager_secret", "secret"), ("google_secret_manager_secret_iam_member", "vm")))
+    assert "existing_secrets" not in json.dumps(made) and made["for_each"] == "${var.secrets}"
+    assert read["for_each"] == "${setunion(var.secrets, var.existing_secrets)}"
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_plan_of_an_example_is_valid_and_its_arguments_exist(parser, module, tmp_path, name):
     declared = example(parser, name)
@@ -187,7 +211,8 @@ def test_the_plan_of_an_example_is_valid_and_its_arguments_exist(parser, module,
     done = run(build / "agentctl", "plan", "validate", path, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     secrets = {secret["secret"] for secret in arguments["plan"].get("secrets", [])}
-    assert secrets == set(arguments.get("secrets", []))
+    assert secrets == set(arguments.get("secrets", [])) | set(arguments.get("existing_secrets", []))
+    assert matches(module["variable"]["name"][0], arguments["name"])
 
 
 def test_a_job_that_powers_off_is_no_member_of_a_group(parser, module):
