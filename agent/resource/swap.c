@@ -148,6 +148,8 @@ static bool same_size(uint64_t a, uint64_t b)
     return (a > b ? a - b : b - a) <= UINT64_C(1) << 20;
 }
 
+static int judge(const Resource *resource, Error *err);
+
 static int swap_check(Resource *resource, char **ret_difference, Error *err)
 {
     SwapItem *item = resource->item;
@@ -165,10 +167,15 @@ static int swap_check(Resource *resource, char **ret_difference, Error *err)
             return 0;
         *ret_difference = str_printf("set swappiness to %ju (is %ju)",
                                      (uintmax_t)item->plan->swappiness, (uintmax_t)swappiness);
-    } else
+    } else {
+        /* What apply would refuse is no change. */
+        r = resource->context->dry_run ? judge(resource, err) : 0;
+        if (r < 0)
+            return r;
         *ret_difference =
             str_printf("%s swap of %s at %s", item->active_bytes ? "resize" : "switch on",
                        format_size_human(size, item->size_bytes), item->plan->path);
+    }
     return *ret_difference ? 1 : error_oom(err);
 }
 
@@ -375,6 +382,17 @@ static int refuse_without_room(const Resource *resource, const SwapItem *item, E
     return error_remedy(err, -ENOSPC, "a smaller system.swap.size, or a larger boot disk");
 }
 
+/* 1: the file there only has to be switched on; 0: one has to be made, and may be. */
+static int judge(const Resource *resource, Error *err)
+{
+    const SwapItem *item = resource->item;
+    int r = look_at_file(item, err);
+
+    if (r < 0 || (r > 0 && item->active_bytes == 0))
+        return r;
+    return refuse_without_room(resource, item, err);
+}
+
 static void swap_apply(Resource *resource)
 {
     SwapItem *item = resource->item;
@@ -385,16 +403,13 @@ static void swap_apply(Resource *resource)
         finish(resource, set_swappiness(item, &err), &err);
         return;
     }
-    r = look_at_file(item, &err);
-    if (r > 0 && item->active_bytes == 0) {
+    r = judge(resource, &err);
+    if (r > 0)
         /* Made before; a reboot, or somebody, switched it off. */
         r = begin_switch_on(resource, /* made= */ false, &err);
-    } else if (r >= 0) {
-        r = refuse_without_room(resource, item, &err);
-        if (r >= 0)
-            r = child_fork(resource->context->event, allocate, item, ALLOCATE_TIMEOUT, on_allocated,
-                           resource, &item->child, &err);
-    }
+    else if (r == 0)
+        r = child_fork(resource->context->event, allocate, item, ALLOCATE_TIMEOUT, on_allocated,
+                       resource, &item->child, &err);
     if (r < 0)
         finish(resource, r, &err);
 }

@@ -45,6 +45,16 @@ def rooted(machine, request):
     run(["umount", "-l", machine.root])
 
 
+def test_a_dry_run_names_what_an_apply_refuses(machine):
+    (machine.root / "swapfile").write_text("somebody's")
+    machine.put_plan(machine.make_plan(containers=[], secrets=[], system={"swap": {"size": "17MiB", "path": "/swapfile"}}))
+    machine.start(machine.agentd)
+    wait_for("the refusal", lambda: "is no swap file" in str(machine.status()["resources"]), 20)
+    shown = [one for one in json.loads(machine.agentctl("apply", "--dry-run", "--json").stdout) if one["kind"] == "swap"]
+    assert shown[0]["action"] == "unknown" and "exists and is no swap file" in shown[0]["what"], shown
+    assert (machine.root / "swapfile").read_text() == "somebody's"
+
+
 @pytest.mark.full  # a loop device, and a kernel that lets us swap
 def test_a_swap_file_is_made_resized_and_removed_without_copy_on_write(rooted):
     machine, path = rooted, rooted.root / "swap file"
