@@ -179,9 +179,14 @@ static void on_snapshot(const CloudSnapshot *snapshot, const Error *err, void *u
         say_identity(probe, snapshot->identity);
         return;
     }
-    probe_skip(plan, "not looked at: the metadata server does not answer");
     ask_plan_in_force(doctor);
-    probe_failed(probe, err, remedy);
+    if (is_cloud_vm(doctor)) {
+        probe_skip(plan, "not looked at: the metadata server does not answer");
+        probe_failed(probe, err, remedy);
+    } else {
+        probe_failed(plan, err, NULL);
+        probe_skip(probe, "this machine is no cloud VM");
+    }
 }
 
 void check_metadata(Doctor *doctor)

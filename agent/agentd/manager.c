@@ -202,6 +202,20 @@ static void on_snapshot(const CloudSnapshot *snapshot, unsigned changes, void *u
     manager_take_snapshot(userdata, snapshot, changes);
 }
 
+static void tell_trouble(Manager *m, const Error *err, uint64_t failing_usec)
+{
+    if (failing_usec == 0)
+        manager_event(
+            m, LOG_LEVEL_WARNING, "resource-failed", NULL,
+            "the plan cannot be read: %s; what runs goes on, and it is read when it changes",
+            error_text(err));
+    else
+        manager_event(
+            m, LOG_LEVEL_WARNING, "metadata-unreachable", NULL,
+            "no answer from the metadata server for %ju s: %s; what runs goes on, retrying",
+            (uintmax_t)(failing_usec / SECOND), error_text(err));
+}
+
 static void on_trouble(const Error *err, uint64_t failing_usec, void *userdata)
 {
     Manager *m = userdata;
@@ -210,12 +224,12 @@ static void on_trouble(const Error *err, uint64_t failing_usec, void *userdata)
     error_done(&m->metadata_trouble);
     if (err) {
         (void)error_copy(&m->metadata_trouble, err);
-        manager_event(
-            m, LOG_LEVEL_WARNING, "metadata-unreachable", NULL,
-            "no answer from the metadata server for %ju s: %s; what runs goes on, retrying",
-            (uintmax_t)(failing_usec / SECOND), error_text(err));
+        tell_trouble(m, err, failing_usec);
         manager_begin_anyway(m);
-    } else if (was)
+    } else if (was && failing_usec == 0)
+        manager_event(m, LOG_LEVEL_NOTICE, "resource-recovered", NULL,
+                      "the plan can be read again");
+    else if (was)
         manager_event(m, LOG_LEVEL_NOTICE, "metadata-back", NULL,
                       "the metadata server answers again");
     manager_changed(m);

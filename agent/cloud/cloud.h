@@ -107,7 +107,8 @@ typedef struct CloudWatchHandlers {
      * one a change. The snapshot is valid during the call. */
     void (*changed)(const CloudSnapshot *snapshot, unsigned changes, void *userdata);
     /* No answer since `failing_usec`: first after CLOUD_TROUBLE_USEC, then ever more rarely; a NULL
-     * `err` says that it is over. Retrying goes on for ever meanwhile. May be NULL. */
+     * `err` says that it is over. Retrying goes on for ever meanwhile. May be NULL. Nobody was
+     * waited for where the plan is a file that cannot be read: then it is 0, and told at once. */
     void (*trouble)(const Error *err, uint64_t failing_usec, void *userdata);
 } CloudWatchHandlers;
 

@@ -259,6 +259,17 @@ def test_without_a_cloud_the_plan_is_a_file(machine):
     machine.start(machine.agentd)
     wait_for("file", lambda: (machine.root / "etc" / "here").read_text() == "yes\n", 15)
     assert machine.status()["vm"]["cloud"] == "local"
+    # One that cannot be read is not the silence of somebody who is not there.
+    path = machine.root / "etc" / "mervis-agent" / "plan.json"
+    path.unlink()
+    path.mkdir()
+    wait_for("what is wrong", lambda: "plan.json" in (machine.status()["vm"]["message"] or ""), 15)
+    said = [event["text"] for event in machine.status()["events"]]
+    assert "the plan cannot be read" in said[0] + said[-1] and "metadata server" not in str(said), said
+    path.rmdir()
+    path.write_text(json.dumps(plan))
+    wait_for("the end of it", lambda: machine.status()["vm"]["message"] is None, 15)
+    assert "the plan can be read again" in str(machine.status()["events"]), machine.status()["events"]
 
 
 def test_statusd_answers_health_checks(machine):
