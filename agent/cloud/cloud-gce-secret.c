@@ -67,7 +67,7 @@ static int secret_name_parse(const char *text, SecretName *ret, Error *err)
         (*values[0] && !consists_of(values[0], "-.:", 128)) ||
         (*values[1] && !consists_of(values[1], "-", 64)) ||
         (*values[3] && !consists_of(values[3], "_-", 128)) || (is_full && n_slashes + 1 != n)) {
-        (void)error_set(err, -EINVAL, ERROR_INVALID, "%s is no name of a secret", text);
+        (void)cloud_refuse_secret_name(text, err);
         return error_remedy(err, -EINVAL,
                             "KEY, projects/PROJECT/secrets/KEY or "
                             "projects/PROJECT/locations/LOCATION/secrets/KEY");

@@ -294,7 +294,7 @@ static int local_secret_check_name(const char *name, Error *err)
     const char *id = id_in(name, &size);
 
     if (!is_id(id, size))
-        return error_set(err, -EINVAL, ERROR_INVALID, "%s is no name of a secret", name);
+        return cloud_refuse_secret_name(name, err);
     return 0;
 }
 

@@ -10,6 +10,8 @@
 #include "agent/base/str.h"
 #include "agent/cloud/cloud-private.h"
 
+#define SHOWN_NAME_MAX 64 /* bytes of what is no name, in a message */
+
 /* The first that recognises the machine; the last one always does. */
 static const CloudOps *const clouds[] = {&cloud_gce, &cloud_local};
 
@@ -311,6 +313,27 @@ int cloud_secret_resolve(Cloud *cloud, const char *name, const char *version,
 
     return cloud->ops->secret(cloud, name, version ? version : "latest", true, handler, userdata,
                               ret, err);
+}
+
+/* Names and what was meant as one, but not a key or a token that was pasted in its place. */
+static bool may_be_shown(const char *name)
+{
+    static const char word[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.";
+    size_t size = strspn(name, word);
+
+    if (startswith(name, "projects/"))
+        return str_is_utf8(name, strlen(name));
+    return !name[size] && size <= SHOWN_NAME_MAX;
+}
+
+int cloud_refuse_secret_name(const char *name, Error *err)
+{
+    if (may_be_shown(name))
+        return error_set(err, -EINVAL, ERROR_INVALID, "%s is no name of a secret", name);
+    return error_set(err, -EINVAL, ERROR_INVALID,
+                     "%zu bytes that are not shown, since they may be the secret itself, are no "
+                     "name of a secret",
+                     strlen(name));
 }
 
 int cloud_secret_check_name(const Cloud *cloud, const char *name, Error *err)

@@ -37,6 +37,18 @@ static int wrong_name(FieldContext *c, const Field *field, const char *text)
     return c->fatal;
 }
 
+static int wrong_value(FieldContext *c, const Field *field, JsonToken token, const char *expected)
+{
+    bool is_scalar = token == JSON_TOKEN_STRING || token == JSON_TOKEN_NUMBER;
+
+    if (!(field->flags & FIELD_NO_ECHO) || !is_scalar)
+        return field_wrong_value(c, token, expected);
+    field_error_at(c, c->scan.offset, NULL,
+                   "expected %s, found %zu bytes that are not shown: they may be the secret itself",
+                   expected, c->scan.text_size);
+    return field_skip(c);
+}
+
 static int decode_scalar(FieldContext *c, const Field *field, JsonToken token, void *member)
 {
     auto_free char *text = NULL;
@@ -45,7 +57,7 @@ static int decode_scalar(FieldContext *c, const Field *field, JsonToken token, v
     int r;
 
     if (field_type_is_text(field->type) != (token == JSON_TOKEN_STRING))
-        return field_wrong_value(c, token, field_expects(field));
+        return wrong_value(c, field, token, field_expects(field));
     if (token == JSON_TOKEN_STRING) {
         r = field_token_text(c, &text);
         if (r <= 0)
@@ -61,11 +73,11 @@ static int decode_scalar(FieldContext *c, const Field *field, JsonToken token, v
     if (r < 0 && field->type == FIELD_TYPE_ENUM)
         return wrong_name(c, field, text);
     if (r == -ERANGE && field_bounds(field, buf))
-        return field_wrong_value(c, token, buf);
+        return wrong_value(c, field, token, buf);
     if (r < 0)
-        return field_wrong_value(c, token, field_expects(field));
+        return wrong_value(c, field, token, field_expects(field));
     expected = field_judge(field, member, buf);
-    return expected ? field_wrong_value(c, token, expected) : 1;
+    return expected ? wrong_value(c, field, token, expected) : 1;
 }
 
 static bool is_name(const Field *field, const char *text)
@@ -86,7 +98,7 @@ static int decode_string(FieldContext *c, const Field *field, JsonToken token, c
     int r;
 
     if (token != JSON_TOKEN_STRING)
-        return field_wrong_value(c, token, "a string");
+        return wrong_value(c, field, token, "a string");
     r = field_token_text(c, &text);
     if (r <= 0)
         return r;
@@ -94,7 +106,7 @@ static int decode_string(FieldContext *c, const Field *field, JsonToken token, c
         return wrong_name(c, field, text);
     expected = field_judge_text(field, text, strlen(text), buf);
     if (expected)
-        return field_wrong_value(c, token, expected);
+        return wrong_value(c, field, token, expected);
     r = strv_push(strv, text);
     return r < 0 ? r : 1;
 }

@@ -42,6 +42,7 @@ typedef enum FieldFlags {
     FIELD_KEY = 1 << 1,       /* names the item: must be unique among its siblings of an array */
     FIELD_NO_EMPTY = 1 << 2,  /* "" is refused */
     FIELD_IS_OBJECT = 1 << 3, /* of RAW: any object, nothing else */
+    FIELD_NO_ECHO = 1 << 4,   /* names a secret: a wrong value may be the secret itself */
 } FieldFlags;
 
 /* What an array or map decodes into: `items` has n of item_size bytes, zeroed and defaulted before

@@ -233,7 +233,7 @@ static const Field label_value = FIELD_STRING("*", PlanLabel, value, NULL, 0, 40
 static const Field ulimit_value = FIELD_UINT("*", PlanUlimit, value, NULL, 0, INT64_MAX, "soft and hard limit");
 
 static const Field secret_file_fields[] = {
-    FIELD_STRING("secret", PlanSecretFile, secret, NULL, 1, 63, FIELD_REQUIRED, check_name,
+    FIELD_STRING("secret", PlanSecretFile, secret, NULL, 1, 63, FIELD_REQUIRED | FIELD_NO_ECHO, check_name,
                  "the secret of this plan whose value is in it", .pattern = NAME_PATTERN),
     FIELD_STRING("path",   PlanSecretFile, path,   NULL, 1, 4095, FIELD_REQUIRED | FIELD_KEY, check_path,
                  "where the container finds it", .pattern = PATH_PATTERN),

@@ -43,6 +43,22 @@ static const FieldCustom version = {
 
 /* -- rules -- */
 
+#define VERSIONS "/versions/"
+
+/* A version in the name wins, and the other would be followed by nobody. */
+static void check_secret(FieldContext *context, void *object)
+{
+    const PlanSecret *secret = object;
+    const char *at = secret->secret ? strstr(secret->secret, VERSIONS) : NULL;
+    const char *named = at ? at + strlen(VERSIONS) : NULL;
+
+    if (named && secret->version && field_is_given(context, "version") &&
+        !streq(named, secret->version))
+        field_error(context, "version",
+                    "\"secret\" names version %s and \"version\" says %s: leave one of them out",
+                    named, secret->version);
+}
+
 static void check_images(FieldContext *context, void *object)
 {
     const PlanImages *images = object;
@@ -57,9 +73,9 @@ static void check_images(FieldContext *context, void *object)
 
 /* clang-format off */
 static const Field secret_fields[] = {
-    FIELD_STRING("name",      PlanSecret, name,         NULL, 1, 63, FIELD_REQUIRED | FIELD_KEY, check_name,
+    FIELD_STRING("name",      PlanSecret, name,         NULL, 1, 63, FIELD_REQUIRED | FIELD_KEY | FIELD_NO_ECHO, check_name,
                  "how this plan calls it", .pattern = NAME_PATTERN),
-    FIELD_STRING("secret",    PlanSecret, secret,       NULL, 1, 512, FIELD_REQUIRED, check_remote,
+    FIELD_STRING("secret",    PlanSecret, secret,       NULL, 1, 512, FIELD_REQUIRED | FIELD_NO_ECHO, check_remote,
                  "how the cloud's secret store calls it; a short name is looked for in the VM's own project",
                  .pattern = REMOTE_PATTERN),
     FIELD_STRING("version",   PlanSecret, version,      "latest", 1, 64, 0, check_version,
@@ -83,7 +99,7 @@ static const Field images_fields[] = {
 
 static const Field notify_fields[] = {
     FIELD_ENUM("kind",     PlanNotify, kind,   "slack", plan_notify_names, "how the message is sent"),
-    FIELD_STRING("secret", PlanNotify, secret, NULL, 1, 63, FIELD_REQUIRED, check_name,
+    FIELD_STRING("secret", PlanNotify, secret, NULL, 1, 63, FIELD_REQUIRED | FIELD_NO_ECHO, check_name,
                  "the secret of this plan that holds the address", .pattern = NAME_PATTERN),
     FIELD_STRV("on",       PlanNotify, on,     64, NULL,
                "which events; when absent those that a person should act on", .names = plan_event_names),
@@ -100,7 +116,7 @@ static const Field top_fields[] = {
                  "what this VM is for, shown in its status", .pattern = NAME_PATTERN),
     FIELD_ENUM("locale",      Plan, locale,     "en", plan_locale_names, "the language of notifications"),
     FIELD_OBJECT("system",    Plan, system,     plan_system_fields, NULL, "time zone, swap, files and scripts"),
-    FIELD_ARRAY("secrets",    Plan, secrets,    PlanSecret, secret_fields, 64, NULL,
+    FIELD_ARRAY("secrets",    Plan, secrets,    PlanSecret, secret_fields, 64, check_secret,
                 "secrets that other parts name"),
     FIELD_ARRAY("containers", Plan, containers, PlanContainer, plan_container_fields, 64, plan_check_container,
                 "containers that must run"),
@@ -110,6 +126,8 @@ static const Field top_fields[] = {
     FIELD_ARRAY("notify",     Plan, notify,     PlanNotify, notify_fields, 16, NULL, "who is told about events"),
     FIELD_MAP("endpoints",    Plan, endpoints,  PlanEndpoint, &endpoint_value, 64, check_host,
               "host names that our clients speak to, and the base URL to use instead", .pattern = HOST_PATTERN),
+    FIELD_STRING("$schema",   Plan, schema,     NULL, 1, 1024, 0, NULL,
+                 "the schema's address, for editors; the agent does not look at it"),
     {0},
 };
 /* clang-format on */

@@ -94,7 +94,7 @@ static const Field file_fields[] = {
                  "which file it is; missing directories are made", .pattern = PATH_PATTERN),
     FIELD_STRING("content", PlanFile, content, NULL, 0, PLAN_SIZE_MAX, 0, NULL,
                  "what is in it; or else give \"secret\""),
-    FIELD_STRING("secret",  PlanFile, secret,  NULL, 1, 63, 0, check_name,
+    FIELD_STRING("secret",  PlanFile, secret,  NULL, 1, 63, FIELD_NO_ECHO, check_name,
                  "the secret of this plan whose value is in it", .pattern = NAME_PATTERN),
     FIELD_MODE("mode",      PlanFile, mode,    "0644",
                "its permissions; a file of a secret has 0400 unless this is given"),
@@ -117,7 +117,8 @@ static const Field script_fields[] = {
     FIELD_BOOL("required",   PlanScript, required,     "false",
                "whether its failure holds secrets and containers back at the first boot"),
     FIELD_STRV("secrets",    PlanScript, secrets,      32, check_name,
-               "secrets of this plan that it finds as files in $CREDENTIALS_DIRECTORY", .pattern = NAME_PATTERN),
+               "secrets of this plan that it finds as files in $CREDENTIALS_DIRECTORY", .pattern = NAME_PATTERN,
+               .flags = FIELD_NO_ECHO),
     {0},
 };
 

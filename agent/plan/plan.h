@@ -234,6 +234,7 @@ typedef struct Plan {
     json_t *crawl;        /* NULL: no crawler; handed to crawlerd whole */
     FieldArray notify;    /* of PlanNotify */
     FieldArray endpoints; /* of PlanEndpoint */
+    char *schema;         /* for editors; NULL: none */
 } Plan;
 
 /* PLAN_FOREACH(PlanContainer, c, plan->containers) */

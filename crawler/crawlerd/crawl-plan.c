@@ -62,7 +62,7 @@ static const Field job_fields[] = {
     FIELD_BOOL("live", CrawlJob, live, "false", "deliver bars that are not final, too"),
     FIELD_STRING("terms", CrawlJob, terms, NULL, 1, 16, 0, check_terms,
                  "\"acknowledged\" for sources whose terms forbid robots"),
-    FIELD_STRING("secret", CrawlJob, secret, NULL, 1, 64, 0, check_name,
+    FIELD_STRING("secret", CrawlJob, secret, NULL, 1, 64, FIELD_NO_ECHO, check_name,
                  "the plan's secret that holds the source's key"),
     {0},
 };

@@ -85,6 +85,7 @@ static void on_trouble(const Error *err, uint64_t failing_usec, void *userdata)
 {
     Fixture *f = userdata;
 
+    assert_int_equal(failing_usec, 0); /* nobody was waited for */
     assert_true(str_set(&f->message, err ? error_text(err) : "over") >= 0);
 }
 
@@ -156,6 +157,20 @@ static void a_plan_that_cannot_be_read_is_trouble_that_passes(void **state)
     next_change(f);
     assert_string_equal(f->message, "over");
     assert_string_equal(f->plan, "{}");
+}
+
+static void what_may_be_a_value_is_not_shown_as_a_wrong_name(void **state)
+{
+    Fixture *f = *state;
+    auto_error Error word = {0}, value = {0}, path = {0};
+
+    assert_int_equal(cloud_secret_check_name(f->cloud, "a.b", &word), -EINVAL);
+    assert_contains(error_text(&word), "a.b is no name");
+    assert_int_equal(cloud_secret_check_name(f->cloud, "ab/cd+ef==", &value), -EINVAL);
+    assert_null(strstr(error_text(&value), "cd+ef"));
+    assert_contains(error_text(&value), "10 bytes");
+    assert_int_equal(cloud_secret_check_name(f->cloud, "projects/p/KEY", &path), -EINVAL);
+    assert_contains(error_text(&path), "projects/p/KEY is no name");
 }
 
 /* --- Secrets -------------------------------------------------------------------------------- */
@@ -268,6 +283,7 @@ static void the_hardware_says_which_cloud_it_is(void **state)
 TEST_MAIN(TEST(the_plan_file_is_watched_from_before_it_exists),
           TEST(the_same_plan_written_again_is_no_change),
           TEST(a_plan_that_cannot_be_read_is_trouble_that_passes),
+          TEST(what_may_be_a_value_is_not_shown_as_a_wrong_name),
           TEST(secrets_are_files_whose_content_is_their_version),
           TEST(a_missing_secret_says_where_it_belongs), TEST(there_are_no_credentials),
           TEST(the_hardware_says_which_cloud_it_is))

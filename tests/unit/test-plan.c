@@ -320,6 +320,68 @@ static void a_secret_has_one_mode_in_a_container(void **state)
                         "secret_files[0]: give both the same\n");
 }
 
+#define PASTED "xoxb-12/34+abc=="
+
+static void a_value_that_was_pasted_for_a_name_is_not_shown(void **state)
+{
+    static const char *const documents[] = {
+        "{\"version\": 1, \"secrets\": [{\"name\": \"a\", \"secret\": \" " PASTED "\"}]}",
+        "{\"version\": 1, \"secrets\": [{\"name\": \"" PASTED "\", \"secret\": \"A\"}]}",
+        "{\"version\": 1, \"notify\": [{\"secret\": \"https://hooks.example/" PASTED "\"}]}",
+        "{\"version\": 1, \"system\": {\"files\": [{\"path\": \"/a\", \"secret\": \"" PASTED
+        "\"}]}}",
+        "{\"version\": 1, \"system\": {\"scripts\": [{\"name\": \"s\", \"run\": \"#!/bin/sh\\n\", "
+        "\"secrets\": [\"" PASTED "\"]}]}}",
+        "{\"version\": 1, \"containers\": [{\"name\": \"web\", \"image\": \"r.example/a/web:1\", "
+        "\"env\": {\"K\": {\"secret\": \"" PASTED "\"}}}]}",
+        "{\"version\": 1, \"containers\": [{\"name\": \"web\", \"image\": \"r.example/a/web:1\", "
+        "\"secret_files\": [{\"path\": \"/k\", \"secret\": \"" PASTED "\"}]}]}",
+    };
+
+    for (size_t i = 0; i < ELEMENTS(documents); i++) {
+        auto_buf Buf shown = BUF_INIT(1 << 20);
+
+        faults_of(documents[i], &shown);
+        if (strstr(buf_str(&shown), "12/34"))
+            fail_msg("%s: %s", documents[i], buf_str(&shown));
+        assert_contains(buf_str(&shown), "expected ");
+    }
+    assert_fault(
+        "{\"version\": 1, \"notify\": [{\"secret\": \"" PASTED "\"}]}",
+        "notify[0].secret: expected a name of at most 63 letters, digits, '-' and '_', with "
+        "a letter or digit first, found 16 bytes that are not shown: they may be the "
+        "secret itself\n");
+}
+
+static void a_secret_has_one_version(void **state)
+{
+    static const char first[] = "{\"version\": 1, \"secrets\": [{\"name\": \"a\", \"secret\": "
+                                "\"projects/p/secrets/A/versions/5\"";
+    auto_free char *two = str_printf("%s, \"version\": \"7\"}]}", first);
+    auto_free char *followed = str_printf("%s, \"version\": \"latest\"}]}", first);
+    auto_free char *same = str_printf("%s, \"version\": \"5\"}]}", first);
+    auto_free char *one = str_printf("%s}]}", first);
+
+    assert_fault(two,
+                 "secrets[0].version: \"secret\" names version 5 and \"version\" says 7: leave "
+                 "one of them out\n");
+    assert_fault(followed, "secrets[0].version: \"secret\" names version 5 and \"version\" says "
+                           "latest: leave one of them out\n");
+    plan_free(parse(same));
+    plan_free(parse(one));
+}
+
+static void what_editors_write_changes_nothing(void **state)
+{
+    Plan *plan = parse("{\"$schema\": \"./mervis-plan.schema.json\", \"version\": 1}");
+    json_auto_t *schema = plan_schema();
+
+    assert_int_equal(plan->version, 1);
+    plan_free(plan);
+    assert_string_equal(json_str(json_at(schema, "properties", "$schema", NULL), "type"), "string");
+    assert_fault("{\"$schema\": 1, \"version\": 1}", "$schema: expected a string, found 1\n");
+}
+
 static void versions_are_told_apart(void **state)
 {
     assert_fault("{}", "version: is missing: the version of this format: 1\n");
@@ -551,6 +613,9 @@ TEST_MAIN(cmocka_unit_test(the_tables_agree_with_themselves), cmocka_unit_test(a
           cmocka_unit_test(rules_between_fields_are_held),
           cmocka_unit_test(rules_between_parts_are_held),
           cmocka_unit_test(a_secret_has_one_mode_in_a_container),
+          cmocka_unit_test(a_value_that_was_pasted_for_a_name_is_not_shown),
+          cmocka_unit_test(a_secret_has_one_version),
+          cmocka_unit_test(what_editors_write_changes_nothing),
           cmocka_unit_test(versions_are_told_apart),
           cmocka_unit_test(documents_that_are_no_plan_are_refused),
           cmocka_unit_test(forty_faults_are_all_listed),

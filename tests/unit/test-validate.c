@@ -69,7 +69,7 @@ static void faults_of_the_crawl_part_stand_where_they_are_in_the_plan(void **sta
                         "2:14: crawl.jobs[0].every: one\n"
                         "3:3: crawl: two\n"
                         "4:2: x: unknown key \"x\"; known here: version, role, locale, system, "
-                        "secrets, containers, images, crawl, notify, endpoints\n");
+                        "secrets, containers, images, crawl, notify, endpoints, $schema\n");
     assert_null(verdict.warning);
 }
 
