@@ -6,8 +6,9 @@ resource "google_artifact_registry_repository" "images" {
   format                 = "DOCKER"
   cleanup_policy_dry_run = false
 
-  # What a tag points to stays, and so do the last ones; the rest goes after a month. VMs run by digest: an image that is
-  # gone here still runs where it is, and comes back from nowhere else.
+  # What has a tag is never deleted, however old: with one moving tag (:stable) that is one version an image, with a tag for
+  # each build all of them, and who tags so adds a policy of his own. What lost its tag goes after a month, but for the last
+  # registry_keep. VMs run by digest: an image that is gone here still runs where it is, and comes back from nowhere else.
   cleanup_policies {
     id     = "keep-recent"
     action = "KEEP"
