@@ -35,8 +35,9 @@ resource "google_compute_router_nat" "nat" {
   }
 }
 
-# egress = "nat-instance": one small VM that forwards. Its own loss is an outage of egress until the group re-creates it,
-# and of egress alone: what goes to Google does not pass it.
+# egress = "nat-instance": one small VM that forwards. It is no Spot VM and in no group: Compute Engine starts it
+# again after a crash or an outage of its host; one that somebody deleted comes back with the next apply. Until then there
+# is no egress, and that alone: what goes to Google does not pass it.
 resource "google_compute_address" "nat" {
   count = var.egress == "nat-instance" ? 1 : 0
 
@@ -72,7 +73,8 @@ resource "google_compute_instance" "nat" {
   }
 
   metadata = {
-    startup-script = file("${path.module}/nat-instance.sh")
+    enable-oslogin = "TRUE"
+    startup-script = templatefile("${path.module}/nat-instance.sh", { range = var.subnet_range })
   }
 }
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Forwards for the VMs of its subnet, at every boot.
+# Forwards for the VMs of its subnet, at every boot. Terraform puts the subnet's range in the place of its name below.
 set -eu
 command -v nft >/dev/null || {
     apt-get -q -o DPkg::Lock::Timeout=300 update
@@ -13,7 +13,7 @@ delete table ip mervis_nat
 table ip mervis_nat {
     chain postrouting {
         type nat hook postrouting priority srcnat;
-        ip saddr 10.0.0.0/8 masquerade fully-random
+        ip saddr ${range} masquerade fully-random
     }
 }
 RULES

@@ -17,13 +17,13 @@ resource "google_compute_subnetwork" "main" {
   private_ip_google_access = true # Secret Manager, the registry and BigQuery do not pass NAT, and cost nothing there
 }
 
-# ssh and the status page, by people whom IAP knows.
+# ssh, and the status page through it, by people whom IAP knows; to a NAT instance as well.
 resource "google_compute_firewall" "iap" {
   project       = var.project
   name          = "${var.name}-iap"
   network       = google_compute_network.main.id
   source_ranges = ["35.235.240.0/20"]
-  target_tags   = [var.name]
+  target_tags   = [var.name, "${var.name}-nat"]
 
   allow {
     protocol = "tcp"

@@ -117,8 +117,14 @@ variable "nat_ports_max" {
 }
 
 variable "subnet_range" {
-  type    = string
-  default = "10.128.0.0/24"
+  description = "Addresses of the VMs; a NAT instance forwards for these."
+  type        = string
+  default     = "10.128.0.0/24"
+
+  validation {
+    condition     = can(cidrnetmask(var.subnet_range))
+    error_message = "subnet_range is an IPv4 range such as 10.128.0.0/24."
+  }
 }
 
 variable "scrape_ranges" {
@@ -173,7 +179,7 @@ variable "table" {
 }
 
 variable "registry_keep" {
-  description = "Versions of each image that the registry keeps whatever their age."
+  description = "Versions of each image, the last ones, that the registry keeps whatever their age and without a tag; what has a tag is never deleted."
   type        = number
   default     = 10
 }

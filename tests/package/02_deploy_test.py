@@ -137,6 +137,22 @@ def test_the_roles_are_the_least_that_do(module):
         assert narrow not in project_wide
 
 
+@pytest.mark.parametrize("subnet", ["10.128.0.0/24", "192.168.7.0/28"])
+def test_a_nat_instance_forwards_for_its_own_subnet_whichever_it_is(module, tmp_path, subnet):
+    vm = the(module, "google_compute_instance", "nat")
+    assert vm["metadata"]["startup-script"] == '${templatefile("${path.module}/nat-instance.sh", { range = var.subnet_range })}'
+    assert "${var.name}-nat" in vm["tags"] and "${var.name}-nat" in the(module, "google_compute_firewall", "iap")["target_tags"]
+    script = (TERRAFORM / "nat-instance.sh").read_text()
+    # Terraform's templates know ${} and %{}: nothing else of the script may look like one.
+    assert re.findall(r"[$%]{[^}]*}", script) == ["${range}"]
+    script = script.replace("${range}", subnet)
+    assert subprocess.run(["sh", "-n"], input=script, text=True, check=False).returncode == 0
+    rules = script.partition("<<'RULES'\n")[2].partition("RULES")[0]
+    assert f"ip saddr {subnet} masquerade" in rules
+    done = run("nft", "-c", "-f", "-", input=rules)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_budget_needs_an_amount_and_without_one_nothing_is_read_at_plan_time(parser, module):
     assert module["variable"]["budget"][0]["default"] is None
     budget, data = the(module, "google_billing_budget", "monthly"), module["data"]["google_project"]["this"][0]
