@@ -48,12 +48,22 @@ static void on_inspected(EngineOp *op, const EngineReply *reply, const Error *er
     resource_changed(c->resource);
 }
 
+/* Names change hands before the stop and the start: until then the one that has it does not run. */
+static const char *what_serves(const Container *c)
+{
+    const SlotContainer *old = NULL;
+
+    if (c->slot.state == ROLLOUT_SWITCHING && c->slot.current)
+        old = container_view(c, c->slot.current);
+    return old && old->running ? old->id : c->plan->name;
+}
+
 void container_look_at_serving(Container *c)
 {
     auto_error Error err = {0};
 
     c->inspect = engine_op_free(c->inspect);
-    if (engine_inspect_container(c->resource->context->engine, c->plan->name, on_inspected, c,
+    if (engine_inspect_container(c->resource->context->engine, what_serves(c), on_inspected, c,
                                  &c->inspect, &err) < 0)
         c->serving.known = false;
 }

@@ -86,6 +86,7 @@ struct Container {
     bool due;            /* a look at the registry is due */
     bool deferred;       /* the last look gave way to the next one, for something happened */
     bool again;          /* something happened meanwhile */
+    bool resuming;       /* this look ends what a former one began; where it can, another follows */
     bool approved;       /* by `agentctl apply`: the next look lets a held digest in */
     bool approving;      /* this look does */
     bool restart_wanted; /* by `agentctl restart` */
@@ -184,8 +185,8 @@ bool container_is_watched(const Container *c);
 /* c->want failed: back, where there is a way and the plan does not say to keep it. `remedy` may be
  * NULL. */
 void container_go_back(Container *c, const char *reason, const char *remedy);
-/* Back, whatever the plan says. `by_hand`: a person condemns the digest wherever it is another; else
- * it must be all that changed. */
+/* Back, whatever the plan says. `by_hand`: a person condemns the digest wherever it is another;
+ * else it must be all that changed. */
 void container_return(Container *c, const char *reason, bool by_hand);
 void container_continue_back(Container *c);
 void container_settle(Container *c, ContainerStep then);

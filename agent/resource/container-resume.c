@@ -145,7 +145,7 @@ static void resume_rollout(Container *c)
     }
     guess_outage(c);
     /* Tag, plan and secrets may have moved since: they are looked at when this is over. */
-    c->due = c->again = true;
+    c->due = c->resuming = true;
     if (r > 0) {
         if (container_enter(c, ROLLOUT_ROLLING_BACK) >= 0)
             container_continue_back(c);
@@ -243,10 +243,9 @@ static char *crash_loop_reason(const Container *c)
     uint64_t now = now_realtime_usec();
     char span[TIME_SPAN_MAX];
 
-    return str_printf("crash loop: it ended %ju times within %s of its rollout%s",
-                      (uintmax_t)c->slot.deaths,
-                      time_format_span(span, now - MIN_OF(now, c->slot.committed_at)),
-                      memory ? memory : "");
+    return str_printf(
+        "crash loop: it ended %ju times within %s of its rollout%s", (uintmax_t)c->slot.deaths,
+        time_format_span(span, now - MIN_OF(now, c->slot.committed_at)), memory ? memory : "");
 }
 
 static void resume_committed(Container *c)

@@ -231,6 +231,7 @@ static void went_back(Container *c)
     if (container_enter(c, state_after_way_back(c)) < 0)
         return;
     container_show(c, ROLLOUT_ROLLED_BACK);
+    c->again |= c->resuming; /* it has come to its end, whatever is told of it */
     if (next)
         (void)!secret_store_retire(c->resource->context->secrets, c->plan->name, next, NULL);
     if (c->want && c->want->quarantined_at > 0)

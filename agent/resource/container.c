@@ -73,13 +73,13 @@ void container_cancel_operations(Container *c)
 void container_finish(Container *c, Error *err)
 {
     Resource *resource = c->resource;
-    bool again = c->again;
+    bool failed = err && err->code < 0, again = c->again || (c->resuming && !failed);
 
     container_cancel_operations(c);
     container_forget_want(c);
     /* It is tried again by looking again, not by finding what runs at rest. */
-    c->due |= err && err->code < 0;
-    c->again = c->restarting = c->approving = false;
+    c->due |= failed;
+    c->again = c->resuming = c->restarting = c->approving = false;
     if (!c->leaving)
         (void)timer_set(c->check_timer, c->plan->update.check_usec,
                         CHECK_ACCURACY(c->plan->update.check_usec));
@@ -234,7 +234,7 @@ static void container_apply(Resource *resource)
 
     assert(c->resource && !c->working);
     c->working = true;
-    c->due = c->again = false;
+    c->due = c->again = c->resuming = false;
     c->approving = c->approved;
     c->restarting = c->restart_wanted;
     c->approved = c->restart_wanted = c->ends_at_once = false;
