@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The faults: a table of name -> what strikes and, for those that last, what ends it.
+"""The faults: a table of name -> what strikes, what shows that it did and, for those that last, what ends it.
 
-A scenario names them as ["name", argument]. What a fault returns is called when it shall end.
+A scenario names them as ["name", argument]. A fault that nobody met has tested nothing, so each returns a Struck.
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
+from datetime import datetime
 from pathlib import Path
 
 from rig.process import RigError, run, wait_for
@@ -19,33 +21,70 @@ ADDRESSES = {"metadata": [METADATA], "google": [GOOGLE], "market": [MARKET], "al
 PREEMPTED = "instance/preempted"
 
 
+class Struck:
+    """`proof()` is (a key of proofs.json, its figures), or None as long as nothing shows that the fault struck. `end()`
+    ends one that lasts, after the last look for its proof."""
+
+    def __init__(self, proof, end=None):
+        self.proof, self.end = proof, end
+
+
+def _gone(world, pid, what):
+    """A process of the machine that was there is not there any more."""
+    def proof():
+        there = world.vm.sh(f"test -d /proc/{pid}", check=False).returncode == 0
+        return None if there else ("gone", {"pid": pid, "what": what})
+    return proof
+
+
 def kill(world, unit):
-    """kill -9 of every process of a unit's own."""
+    """kill -9 of a unit's main process; what it started is left, as after a crash."""
+    pid = world.vm.pid(unit)
+    if not pid:
+        raise RigError(f"{unit} does not run: it cannot be killed")
     world.vm.sh(f"systemctl kill --signal=KILL --kill-who=main {unit}")
+    return Struck(_gone(world, pid, unit))
 
 
 def freeze(world, unit):
     pid = world.vm.pid(unit)
     world.vm.sh(f"kill -STOP {pid}")
-    return lambda: world.vm.sh(f"kill -CONT {pid}", check=False)
+
+    def proof():
+        state = world.vm.out(f"sed -n 's/^State:[[:space:]]*//p' /proc/{pid}/status", check=False)
+        return ("frozen", {"pid": pid, "what": unit, "state": state}) if state.startswith("T") else None
+    return Struck(proof, lambda: world.vm.sh(f"kill -CONT {pid}", check=False))
 
 
 def container_killed(world, _=None):
     """As a crash ends it: the engine is told nothing."""
-    world.vm.sh("kill -9 $(docker inspect -f '{{.State.Pid}}' mervis)")
+    pid = world.vm.out("docker inspect -f '{{.State.Pid}}' mervis")
+    if pid in ("", "0"):
+        raise RigError("the container does not run: it cannot be killed")
+    world.vm.sh(f"kill -9 {pid}")
+    return Struck(_gone(world, pid, "mervis"))
 
 
 def container_deleted(world, _=None):
+    ident = world.vm.out("docker inspect -f '{{.Id}}' mervis")
     world.vm.sh("docker rm -f mervis")
+
+    def proof():
+        there = world.vm.out("docker ps -aq --no-trunc", check=False).split()
+        return None if ident in there else ("container-deleted", {"id": ident[:12]})
+    return Struck(proof)
 
 
 def image_deleted(world, _=None):
     """With its containers, for the engine keeps an image that one uses; and at once, for agentd makes a new one."""
-    world.vm.sh("""image=$(docker inspect -f '{{.Image}}' mervis)
+    said = world.vm.out("""image=$(docker inspect -f '{{.Image}}' mervis)
         for try in 1 2 3 4 5 6 7 8 9; do
             docker rm -f $(docker ps -aq --filter ancestor=$image) & docker rmi -f $image && exit 0
             wait; docker rmi -f $image && exit 0
         done; exit 1""")
+    # The engine's own word: agentd may have pulled it again before one could look.
+    deleted = re.search(r"^Deleted: sha256:([0-9a-f]{12})", said, re.MULTILINE)
+    return Struck(lambda: ("image-deleted", {"id": deleted[1]}) if deleted else None)
 
 
 def packets(world, addresses, verdict):
@@ -57,26 +96,45 @@ def packets(world, addresses, verdict):
         }}
     }}"""
     subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True, timeout=20)
-    return lambda: run(["nft", "delete", "table", "ip", "chaos"])
+
+    def proof():
+        listed = run(["nft", "list", "table", "ip", "chaos"]).stdout
+        dropped = sum(int(count) for count in re.findall(r"counter packets (\d+)", listed))
+        return ("packets", {"n": dropped}) if dropped else None
+    return Struck(proof, lambda: run(["nft", "delete", "table", "ip", "chaos"]))
 
 
 def cut(world, what):
-    return packets(world, ADDRESSES[what], "drop")
+    """With something to say to whom it hits: a connection on which nobody speaks is not cut."""
+    struck = packets(world, ADDRESSES[what], "counter drop")
+    if what in ("metadata", "all"):
+        world.stir()
+    if what in ("google", "all"):
+        world.flush()
+    return struck
 
 
 def loss(world, percent):
-    return packets(world, ADDRESSES["all"], f"numgen random mod 100 < {percent} drop")
+    return packets(world, ADDRESSES["all"], f"numgen random mod 100 < {percent} counter drop")
+
+
+def _by_the_double(world, match, do, key, **figures):
+    """A fault that the double orders; it counts the requests that met it."""
+    ident = world.cloud.fault(match, do)["id"]
+
+    def proof():
+        hits = next((one["hits"] for one in world.cloud.admin("GET", "faults")["faults"] if one["id"] == ident), 0)
+        return (key, {"n": hits, **figures}) if hits else None
+    return Struck(proof, lambda: world.cloud.admin("DELETE", f"faults/{ident}"))
 
 
 def latency(world, seconds):
     """Each answer of every server comes so much later."""
-    ident = world.cloud.fault({}, {"delay": seconds})["id"]
-    return lambda: world.cloud.admin("DELETE", f"faults/{ident}")
+    return _by_the_double(world, {}, {"delay": seconds}, "delayed", seconds=seconds)
 
 
 def outage(world, service):
-    ident = world.cloud.fault({"service": service}, {"status": 503, "html": True})["id"]
-    return lambda: world.cloud.admin("DELETE", f"faults/{ident}")
+    return _by_the_double(world, {"service": service}, {"status": 503, "html": True}, "refused", service=service)
 
 
 def disk_full(world, _=None):
@@ -90,11 +148,14 @@ def disk_full(world, _=None):
                     file.write(chunk)
                 except OSError:
                     chunk = chunk[:len(chunk) // 2]
+    # At once: later the agent may have made room.
+    left = max(os.statvfs(path.parent).f_bavail for path in files)
+    sizes = [path.stat().st_size >> 20 for path in files]
 
     def free():
         for path in files:
             path.unlink()
-    return free
+    return Struck(lambda: None if left else ("full", {"state": sizes[0], "engine": sizes[1]}), free)
 
 
 def memory(world, limit_mib):
@@ -105,17 +166,21 @@ def memory(world, limit_mib):
             (group / "cgroup.procs").write_text(str(pid))
         except ProcessLookupError:
             pass
+    before = _killed(group)
     limit = "memory.limit_in_bytes" if (group / "memory.limit_in_bytes").exists() else "memory.max"
     (group / limit).write_text(str(limit_mib << 20))
     eater = f"dd if=/dev/zero of=/dev/null bs={limit_mib * 2}M count=1"
     # By the machine's own init: what comes in by nsenter is none of its group.
     world.vm.sh(f"systemd-run --quiet --collect --unit=eater sh -c 'while :; do {eater}; sleep 0.2; done'")
-    wait_for("the kernel to kill", lambda: _killed(group), 20)
+
+    def proof():
+        killed = _killed(group) - before
+        return ("killed", {"n": killed, "limit": limit_mib}) if killed > 0 else None
 
     def give_back():
         world.vm.sh("systemctl stop eater")
         (group / limit).write_text("-1" if limit != "memory.max" else "max")
-    return give_back
+    return Struck(proof, give_back)
 
 
 def _memory_group(world):
@@ -128,12 +193,13 @@ def _memory_group(world):
 
 
 def _killed(group):
+    """How many processes of it the kernel has killed for want of memory."""
     for name in ("memory.oom_control", "memory.events"):
         if (group / name).exists():
             for line in (group / name).read_text().splitlines():
-                if line.startswith("oom_kill ") and int(line.split()[1]):
-                    return True
-    return False
+                if line.startswith("oom_kill "):
+                    return int(line.split()[1])
+    return 0
 
 
 def _tree(pid):
@@ -152,6 +218,7 @@ def _tree(pid):
 
 CLOCK = "/etc/mervis-clock"
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
+CLOCK_SLACK = 60  # how old a document may be whose time is looked at
 
 
 def clock_ready(world, _=None):
@@ -173,9 +240,23 @@ def clock_normal(world, _=None):
                 "systemctl restart agentd crawlerd")
 
 
+def _off(said):
+    """By how many seconds a daemon's clock is ahead of ours, as what it says of itself shows."""
+    return round(datetime.fromisoformat(said["at"].replace("Z", "+00:00")).timestamp() - time.time())
+
+
 def clock(world, seconds):
+    before = int(world.vm.out(f"cat {CLOCK}"))
     world.vm.write(CLOCK, f"{seconds:+d}")
-    return lambda: world.vm.write(CLOCK, "+0")
+
+    def proof():
+        status = world.status()
+        if not status or not status.get("at") or not status.get("crawler"):
+            return None
+        agent, crawler = _off(status), _off(status["crawler"])
+        jumped = all(abs(off - seconds) < CLOCK_SLACK < abs(off - before) for off in (agent, crawler))
+        return ("clock", {"before": before, "agentd": agent, "crawlerd": crawler}) if jumped else None
+    return Struck(proof, lambda: world.vm.write(CLOCK, "+0"))
 
 
 def publish(world, _=None):
@@ -198,46 +279,58 @@ def preempt(world, notice):
     except subprocess.TimeoutExpired:
         world.vm.reset()
         raise RigError(f"the machine was not off after {notice} s") from None
+    took = round(time.monotonic() - begun, 1)
     world.vm.leader = world.vm.nspawn = None
 
     def start_again():
         world.cloud.set_metadata(PREEMPTED, "FALSE")
         world.vm.boot()
-    return start_again
+    return Struck(lambda: ("off", {"seconds": took, "notice": notice}), start_again)
 
 
 def power_cut(world, _=None):
+    """Processes and memory are gone, and what the kernel had not written yet is not: the QEMU test cuts that, too."""
+    init = world.vm.leader
     world.vm.reset()
-    return world.vm.boot
+    return Struck(lambda: None if Path(f"/proc/{init}").exists() else ("cut-off", {"pid": init}), world.vm.boot)
 
 
 def recreate(world, _=None):
     """What an instance group does with a Spot VM that went away: another instance, with an empty disk."""
+    init = world.vm.leader
     world.vm.reset()
+    world.new_machine()
 
-    def another():
-        world.new_machine()
-        world.vm.boot()
-    return another
+    def proof():
+        held = [path for path in world.state.rglob("*") if path.is_file()] + list(world.engine.iterdir())
+        return None if held or Path(f"/proc/{init}").exists() else ("empty", {"pid": init})
+    return Struck(proof, world.vm.boot)
 
 
 def wait(world, seconds):
     time.sleep(seconds)
 
 
-FAULTS = {function.__name__.replace("_", "-"): function for function in (
-    kill, freeze, container_killed, container_deleted, image_deleted, cut, loss, latency, outage, disk_full, memory,
-    clock_ready, clock_normal, clock, publish, secret, preempt, power_cut, recreate, wait)}
+def table_of(*functions):
+    return {function.__name__.replace("_", "-"): function for function in functions}
+
+
+FAULTS = table_of(kill, freeze, container_killed, container_deleted, image_deleted, cut, loss, latency, outage, disk_full,
+                  memory, clock, preempt, power_cut, recreate)
+# Steps that break nothing: what must be there before, and what happens at the worst time.
+OTHERS = table_of(clock_ready, clock_normal, publish, secret, wait)
 
 
 def strike(world, steps):
-    """Each of them in turn; returns what ends them, the last first."""
-    ends = []
-    for name, *argument in steps:
-        end = FAULTS[name](world, *argument)
-        if end:
-            ends.insert(0, end)
-    return ends
+    """Each of them in turn; returns (step, Struck) of the faults among them."""
+    struck = []
+    for step in steps:
+        name, *argument = step
+        if name in OTHERS:
+            OTHERS[name](world, *argument)
+        else:
+            struck.append((step, FAULTS[name](world, *argument)))
+    return struck
 
 
 def settle_machine(world, timeout=90):

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from rig.process import RigError
 
-from .faults import settle_machine, strike
+from .faults import OTHERS, settle_machine, strike
 from .watch import Watch, availability, strips
 
 HERE = Path(__file__).resolve().parent
 CALM = 2.0  # seconds in which all must be well before it counts as recovered
 ROWS_LIMIT = 240.0  # beyond the recovery, for the rows to arrive
+PROOF_LIMIT = 15.0  # a fault that lasts goes on so much longer, at most, until something met it
+WINDOW = 30.0  # of availability, beyond the time that the fault is made to last
 
 
 def read_scenarios():
@@ -26,13 +28,19 @@ def read_texts():
     return json.loads((HERE / "texts.json").read_text(encoding="utf-8"))
 
 
+def window_of(scenario):
+    """The seconds from the strike over which availability is computed: the same in every run of a scenario."""
+    notice = sum(step[1] for step in scenario.get("steps", []) if step[0] == "preempt")
+    return WINDOW + scenario.get("hold", 0) * scenario.get("draw", 1) + notice
+
+
 class Play:
     """One scenario on a machine that is well; `result` holds what was measured, `faults` what did not hold."""
 
     def __init__(self, world, scenario, seed):
         self.world, self.scenario = world, scenario
         self.random = random.Random(f"{seed} {scenario['name']}")
-        self.result = {"name": scenario["name"], "text": scenario["text"], "seed": seed}
+        self.result = {"name": scenario["name"], "text": scenario["text"], "seed": seed, "proofs": []}
         self.faults = []
 
     def run(self):
@@ -53,6 +61,7 @@ class Play:
             ended = self._strike()
             recovered = self._wait_recovered(page, said, ended)
             caught_up, missing, doubled, wrong = self._wait_rows(ended)
+            time.sleep(max(0, struck + window_of(scenario) - self._now()))
         finally:
             end = self._now()
             pages, states = page.stop(), said.stop()
@@ -71,29 +80,45 @@ class Play:
         """Returns when it ended: a boot that ends a power cut is part of the recovery."""
         hold = self.scenario.get("hold", 0)
         if "draw" not in self.scenario:
-            ends = strike(self.world, self.scenario["steps"])
+            struck = strike(self.world, self.scenario["steps"])
             time.sleep(hold)
-            ended = self._now()
-            for end in ends:
-                end()
-            return ended
+            return self._end(struck)
         faults = read_scenarios()[1]
         self.result["drawn"] = []
         for _ in range(self.scenario["draw"]):
             step = self.random.choice(faults)
             self.result["drawn"].append(step)
+            pause = hold * self.random.random()
             try:
-                ends = strike(self.world, [step])
+                struck = strike(self.world, [step])
             except RigError as err:
                 # What an earlier one took away cannot be hit: a container that is not back yet, say.
                 self.result["drawn"][-1] = [*step, "missed"]
-                if "container" not in step[0] and "image" not in step[0]:
+                if not any(word in step[0] for word in ("container", "image", "kill")):
                     raise err
-                ends = []
-            time.sleep(hold * self.random.random())
-            for end in ends:
-                end()
+                struck = []
+            time.sleep(pause)
+            self._end(struck)
+            if struck and self.result["proofs"][-1]["proof"] is None:
+                self.result["drawn"][-1] = [*step, "missed"]
         return self._now()
+
+    def _end(self, struck):
+        """Look for what shows that each of them struck, and end it. Returns when the last one ended."""
+        ended = self._now()
+        deadline = time.monotonic() + PROOF_LIMIT
+        for step, fault in struck:
+            proof = fault.proof()
+            while proof is None and time.monotonic() < deadline:
+                time.sleep(0.2)
+                proof = fault.proof()
+            key, figures = proof or (None, {})
+            self.result["proofs"].append({"step": step, "proof": key, "figures": figures})
+        for _, fault in reversed(struck):
+            if fault.end:
+                ended = self._now()
+                fault.end()
+        return ended
 
     def _wait_recovered(self, page, said, since):
         """Seconds since then until all was well and stayed so for a while; None if it never was."""
@@ -124,11 +149,12 @@ class Play:
             time.sleep(0.5)
 
     def _measure(self, pages, states, struck, ended, recovered, end):
-        share, away = availability([(at, bool(text)) for at, text in pages])
+        window = window_of(self.scenario)
+        share, away = availability([(at, bool(text)) for at, text in pages], struck, window)
         reacted = next((at for at, told in states if at >= struck and told != (True, True)), None)
         self.result.update(
             struck=round(struck, 2), ended=round(ended, 2), length=round(end, 1), recovery=recovered,
-            availability=round(share, 5), away=round(away, 2),
+            availability=round(share, 5), away=round(away, 2), window=window,
             reaction=None if reacted is None else round(reacted - struck, 2),
             page=strips([(at, bool(text)) for at, text in pages], end),
             said=strips([(at, "silent" if told is None else "well" if told == (True, True) else "degraded")
@@ -138,13 +164,30 @@ class Play:
         if not holds:
             self.faults.append(what)
 
+    def _judge_the_fault(self):
+        """That it struck, and that the machine said so where its text promises that."""
+        found, proofs = self.result, self.result["proofs"]
+        if "drawn" in found:
+            wanted = [step for step in found["drawn"] if step[0] not in OTHERS]
+            missed = [step for step in wanted if step[-1] == "missed"]
+            self._expect(2 * len(missed) < len(wanted), f"not struck: {len(missed)} of {len(wanted)} faults met nobody")
+        else:
+            self._expect(proofs, "not struck: no fault among the steps")
+            for one in proofs:
+                self._expect(one["proof"], f"not struck: nothing shows that {' '.join(map(str, one['step']))} met anybody")
+        limit = self.scenario.get("noticed")
+        self._expect(limit is None or (found["reaction"] is not None and found["reaction"] <= limit),
+                     f"noticed after {found['reaction']} s, {limit} s are allowed" if found["reaction"] is not None else
+                     f"not noticed within {limit} s")
+
     def _judge(self, before):
         """What must hold after every fault, whatever it was."""
         world, scenario, found = self.world, self.scenario, self.result
+        self._judge_the_fault()
         self._expect(found["recovery"] is not None, f"not well again {scenario['recovery']} s after its end")
         self._expect(found["lost"] == 0, f"{found['lost']} rows lost, like {world.lost}")
         self._expect(found["doubled"] == 0, f"{found['doubled']} rows doubled")
-        self._expect(found["wrong"] == 0, f"{found['wrong']} rows with other values")
+        self._expect(found["wrong"] == 0, f"{found['wrong']} rows with other values, like {world.odd}")
         self._expect(found["away"] <= scenario["away"],
                      f"the page was away for {found['away']} s, at most {scenario['away']} s are allowed")
         if scenario.get("container") == "same":

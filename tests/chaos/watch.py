@@ -31,19 +31,17 @@ class Watch(threading.Thread):
         return self.samples
 
 
-def availability(samples):
-    """The share of time in which the answer was true, and the longest time in which it was not."""
-    good = total = longest = 0.0
-    away = None
+def availability(samples, begin, window):
+    """(the share of the window's time in which the answer was true, all the seconds since its begin in which it was not).
+    The window is of the scenario, not of how long one happened to look; the seconds do not end with it."""
+    good = total = away = 0.0
     for (at, value), (end, _) in zip(samples, samples[1:]):
-        total += end - at
-        good += end - at if value else 0
-        if value:
-            away = None
-        else:
-            away = at if away is None else away
-            longest = max(longest, end - away)
-    return (good / total if total else 1.0), longest
+        at = max(at, begin)
+        away += 0 if value else max(0.0, end - at)
+        length = max(0.0, min(end, begin + window) - at)
+        total += length
+        good += length if value else 0
+    return (good / total if total else 1.0), away
 
 
 def strips(samples, end):

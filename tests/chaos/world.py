@@ -23,10 +23,32 @@ METADATA, MARKET, GOOGLE = "169.254.169.254", "127.0.0.2", "127.0.0.3"
 REPOSITORY = "demo-project/repo/mervis"
 CHART_HOST = "query1.finance.yahoo.com"
 TABLE = "demo-project.market.bars_intraday"
-KEY = ("source", "symbol", "interval", "kind", "ts", "revision")
+KEY = ("source", "symbol", "interval", "kind", "ts")
 STATE_MIB, ENGINE_MIB = 64, 512
 SYMBOLS, HOURS = 16, 3
 RECIPE = "usr/local/share/mervis-agent/recipes/yahoo-chart.json"
+
+
+def compare(wanted, rows):
+    """([row that is not there], [row of other values: column, value, expected value]), as texts. Every column that the
+    double expects is looked at, and that the row is final, for it expects final ones only."""
+    found = {(row["symbol"], row["ts"]): row for row in rows}
+    missing, wrong = [], []
+    for row in wanted:
+        have = found.get((row["symbol"], row["ts"]))
+        if have is None:
+            missing.append(f"{row['symbol']} {row['ts']}")
+            continue
+        wrong += [f"{row['symbol']} {row['ts']}: {name} is {have.get(name)}, not {value}"
+                  for name, value in {**row, "is_final": True}.items()
+                  if str(have.get(name)).lower() != str(value).lower()][:1]
+    return missing, wrong
+
+
+def doubled(rows):
+    """What the source said once and the table has again. It never changes what it said, so a revision is a double, too."""
+    firsts = [row for row in rows if int(row["revision"]) == 0]
+    return len(rows) - len({tuple(row[name] for name in KEY) for row in firsts})
 
 
 class World:
@@ -46,6 +68,8 @@ class World:
         self.version, self.secret, self.round = 1, 1, 0
         self.symbols, self.since = [], 0
         self.lost = None  # the last row that was not there
+        self.odd = None  # the last one of other values
+        self.stirred = 0
         self.edge = 0  # how much later the look-back may begin: it is counted from when a source answers
         self.cloud.add_secret("APP_KEY", self.secret_value)
         self.registry.push(image.app("1", check=False), REPOSITORY, "stable")
@@ -173,19 +197,30 @@ class World:
         text = self.page() or ""
         return f"version={self.version} key={image.key_hash(self.secret_value)} " in text
 
-    def said(self):
-        """(well, ready) as the machine itself says, by statusd; None while nothing answers."""
+    def status(self):
+        """The joined document of agentd and crawlerd, by statusd; None while nothing answers."""
         try:
-            status = web.get("http://127.0.0.1:9321/status.json", timeout=2)
-            ready = web.get("http://127.0.0.1:9320/readyz", timeout=2)
-            told = status.json()
+            return web.get("http://127.0.0.1:9321/status.json", timeout=2).json()
         except (OSError, ValueError):
             return None
-        return told.get("state") == "well", ready.status == 200
+
+    def said(self):
+        """(well, ready) as the machine itself says; None while nothing answers."""
+        told = self.status()
+        try:
+            ready = web.get("http://127.0.0.1:9320/readyz", timeout=2)
+        except OSError:
+            return None
+        return None if told is None else (told.get("state") == "well", ready.status == 200)
 
     def container(self):
         """(id, when it was started) of the running one."""
         return tuple(self.vm.out("docker inspect -f '{{.Id}} {{.State.StartedAt}}' mervis", check=False).split())
+
+    def stir(self):
+        """A change of metadata that is none of agentd's business: the answer to its long poll, no more."""
+        self.stirred += 1
+        self.cloud.set_metadata("instance/attributes/stirred", str(self.stirred))
 
     def flush(self):
         """Ask the crawler not to wait for the next load."""
@@ -193,24 +228,14 @@ class World:
 
     def rows(self, until):
         """(missing, doubled, wrong) rows of this round's symbols up to that instant."""
-        name = TABLE.rpartition(".")[2]
-        rows = self.cloud.rows("market", name)
-        found, wrong = {}, 0
-        for row in rows:
-            found.setdefault((row["symbol"], row["ts"]), row)
+        rows = self.cloud.rows("market", TABLE.rpartition(".")[2])
         first = int(self.since) - HOURS * 3600 + 180 + self.edge
-        missing = 0
-        for symbol in self.symbols:
-            wanted = self.cloud.admin("GET", f"market/expected?symbol={symbol}&interval=1m&from={first}&to={int(until)}")
-            for row in wanted["rows"]:
-                have = found.get((symbol, row["ts"]))
-                if have is None:
-                    missing += 1
-                    self.lost = f"{symbol} {row['ts']}"
-                wrong += have is not None and any(
-                    str(have[key]) != str(row[key]) for key in ("open", "close", "volume", "trade_date"))
-        doubled = len(rows) - len({tuple(row[name] for name in KEY) for row in rows})
-        return missing, doubled, wrong
+        wanted = [row for symbol in self.symbols for row in self.cloud.admin(
+            "GET", f"market/expected?symbol={symbol}&interval=1m&from={first}&to={int(until)}")["rows"]]
+        missing, wrong = compare(wanted, rows)
+        self.lost = missing[-1] if missing else self.lost
+        self.odd = wrong[-1] if wrong else self.odd
+        return len(missing), doubled(rows), len(wrong)
 
     def journal_tail(self):
         if not self.vm or not self.vm.leader:

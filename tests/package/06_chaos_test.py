@@ -15,9 +15,11 @@ TOP = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(TOP / "tests"))
 
 from chaos import report  # noqa: E402
-from chaos.faults import FAULTS  # noqa: E402
-from chaos.scenario import Play, read_scenarios, read_texts  # noqa: E402
+from chaos import faults, scenario as playing  # noqa: E402
+from chaos.faults import FAULTS, OTHERS, Struck  # noqa: E402
+from chaos.scenario import Play, read_scenarios, read_texts, window_of  # noqa: E402
 from chaos.watch import availability, strips  # noqa: E402
+from chaos.world import compare, doubled  # noqa: E402
 
 SCENARIOS, DRAW = read_scenarios()
 TEXTS = read_texts()
@@ -27,7 +29,9 @@ TEXTS = read_texts()
 def test_a_scenario_is_whole(scenario):
     assert scenario["set"] in ("short", "long") and scenario["recovery"] > 0 and scenario["away"] > 0
     steps = [*scenario.get("prepare", []), *scenario.get("steps", []), *scenario.get("finish", [])]
-    assert {step[0] for step in steps} <= set(FAULTS) and ("steps" in scenario) != ("draw" in scenario)
+    assert {step[0] for step in steps} <= {*FAULTS, *OTHERS} and ("steps" in scenario) != ("draw" in scenario)
+    assert "draw" in scenario or {step[0] for step in scenario["steps"]} & set(FAULTS)
+    assert scenario.get("noticed", 1) > 0
     text = TEXTS[scenario["text"]]
     for language in report.LANGUAGES:
         assert len(text[language]) == 4 and all(text[language])
@@ -43,7 +47,15 @@ def test_every_fault_that_is_asked_for_is_there():
             "preempt-120s", "outage-registry-10m", "outage-secrets-10m", "outage-bigquery-10m", "power-cut",
             "recreate"} <= names
     assert {f"cut-{what}-{length}" for what in ("all", "market", "google", "metadata") for length in ("5s", "5m")} <= names
-    assert {step[0] for step in DRAW} <= set(FAULTS)
+    assert {step[0] for step in DRAW} <= {*FAULTS, *OTHERS} and not set(FAULTS) & set(OTHERS)
+
+
+def test_what_a_text_promises_to_be_noticed_is_measured():
+    """Where the symptom names status, /healthz or /readyz, for faults that last long enough to be seen."""
+    for one in SCENARIOS:
+        promised = re.search("[Ss]tatus|healthz|readyz|agentctl says|secret's line", TEXTS[one["text"]]["en"][1])
+        if promised and "draw" not in one and not one["name"].endswith("-5s"):
+            assert "noticed" in one, one["name"]
 
 
 def test_a_seed_draws_the_same_faults_and_another_one_others():
@@ -55,16 +67,101 @@ def test_a_seed_draws_the_same_faults_and_another_one_others():
 
 def test_figures_of_samples():
     samples = [(0.0, True), (1.0, True), (2.0, False), (2.5, False), (3.0, True), (4.0, True)]
-    share, longest = availability(samples)
-    assert share == pytest.approx(0.75) and longest == pytest.approx(1.0)
-    assert availability([(0.0, False), (1.0, False)]) == (0.0, 1.0)
+    assert availability(samples, 0.0, 4.0) == (0.75, 1.0)
+    # However long one looks on, the window is the scenario's; what was before it does not count, nor does it end "away".
+    longer = [*samples, *((at, True) for at in (5.0, 50.0, 500.0))]
+    assert availability(longer, 0.0, 4.0) == (0.75, 1.0)
+    assert availability(longer, 2.5, 1.0) == (0.5, 0.5)
+    assert availability([*samples, (9.0, False), (10.0, True)], 0.0, 4.0) == (0.75, 2.0)
+    assert availability([(0.0, False), (1.0, False)], 0.0, 30.0) == (0.0, 1.0)
     assert strips(samples, 4.5) == [(0.0, 2.0, True), (2.0, 3.0, False), (3.0, 4.5, True)]
+
+
+def test_the_window_is_the_scenarios_own():
+    known = {one["name"]: window_of(one) for one in SCENARIOS}
+    assert known["kill-agentd"] == 30 and known["cut-all-5s"] == 35 and known["preempt-120s"] == 150
+    assert known["storm"] == 36
+
+
+def test_a_second_row_a_revision_and_any_other_value_are_found():
+    wanted = {"symbol": "A", "ts": "t1", "interval": "1m", "kind": "bar", "trade_date": "2026-11-20", "tz": "UTC",
+              "currency": "USD", "open": "1.5", "high": "2", "low": "1", "close": "2", "volume": None}
+    row = {**wanted, "source": "yahoo", "revision": "0", "is_final": True}
+    assert compare([wanted], [row]) == ([], []) and doubled([row]) == 0
+    for name in ("interval", "kind", "trade_date", "tz", "currency", "open", "high", "low", "close", "volume", "is_final"):
+        missing, wrong = compare([wanted], [{**row, name: "other"}])
+        assert not missing and len(wrong) == 1 and name in wrong[0]
+    assert compare([wanted], [{**row, "ts": "t2"}]) == (["A t1"], [])
+    assert doubled([row, dict(row)]) == 1 and doubled([row, {**row, "revision": "1"}]) == 1
+    assert doubled([row, {**row, "ts": "t2"}]) == 0
+
+
+class Machine:
+    """Enough of one to strike."""
+
+    def __init__(self):
+        self.ended = []
+
+    def fault(self, proofs):
+        given = iter(proofs)
+        return lambda world, argument: Struck(lambda: next(given, None), lambda: self.ended.append(argument))
+
+
+def played(monkeypatch, scenario, proofs):
+    world = Machine()
+    monkeypatch.setattr(playing, "PROOF_LIMIT", 0.5)
+    monkeypatch.setitem(faults.FAULTS, "cut", world.fault(proofs))
+    play = Play(world, {"name": "x", "text": "cut-all", **scenario}, 1)
+    play.begun = 0
+    play._strike()
+    play.result["reaction"] = scenario.get("reaction")
+    play._judge_the_fault()
+    return play, world
+
+
+def test_a_fault_that_nothing_met_is_not_struck(monkeypatch):
+    steps = {"steps": [["cut", "all"]]}
+    play, world = played(monkeypatch, steps, [])
+    assert play.faults == ["not struck: nothing shows that cut all met anybody"] and world.ended == ["all"]
+    # It may take a moment until something meets it.
+    play, world = played(monkeypatch, steps, [None, ("packets", {"n": 3})])
+    assert not play.faults and world.ended == ["all"]
+    assert report.proofs(play.result, "en") == ["cut all: 3 packets dropped by the packet filter"]
+    assert "패킷 3개" in report.proofs(play.result, "ko")[0]
+    play, _ = played(monkeypatch, {"steps": [["wait", 0]]}, [])
+    assert play.faults == ["not struck: no fault among the steps"]
+
+
+def test_a_storm_of_which_half_met_nobody_is_not_struck(monkeypatch):
+    monkeypatch.setattr(playing, "read_scenarios", lambda: ([], [["cut", "all"]]))
+    met = ("packets", {"n": 1})
+    assert not played(monkeypatch, {"draw": 3}, [met, met])[0].faults
+    play, _ = played(monkeypatch, {"draw": 2}, [met])
+    assert play.faults == ["not struck: 1 of 2 faults met nobody"] and play.result["drawn"][-1][-1] == "missed"
+
+
+def test_what_shall_be_noticed_is_noticed_in_time(monkeypatch):
+    def said(reaction):
+        scenario = {"steps": [["cut", "all"]], "noticed": 10, "reaction": reaction}
+        return played(monkeypatch, scenario, [("packets", {"n": 1})])[0].faults
+    assert said(9.0) == [] and "noticed after 11.0 s" in said(11.0)[0] and said(None) == ["not noticed within 10 s"]
+
+
+def test_every_proof_that_a_fault_gives_has_its_words():
+    source = (TOP / "tests/chaos/faults.py").read_text()
+    keys = set(re.findall(r'\(\(?"([a-z-]+)", \{', source)) | set(re.findall(r'"(delayed|refused)"', source))
+    assert keys == set(report.PROOFS)
+    for words in report.PROOFS.values():
+        assert set(words) == set(report.LANGUAGES) and re.search("[가-힣]", words["ko"])
+        assert set(re.findall(r"\{(\w+)\}", words["en"])) == set(re.findall(r"\{(\w+)\}", words["ko"]))
 
 
 def results():
     base = {"text": "kill-agentd", "seed": 7, "struck": 0.5, "ended": 0.6, "length": 9.0, "recovery": 2.1,
-            "availability": 1.0, "away": 0.0, "reaction": 0.3, "rows_after": 5.0, "lost": 0, "doubled": 0, "wrong": 0,
+            "availability": 1.0, "away": 0.0, "window": 30.0, "reaction": 0.3, "rows_after": 5.0, "lost": 0, "doubled": 0, "wrong": 0,
             "page": [(0.0, 9.0, True)], "said": [(0.0, 0.8, "well"), (0.8, 2.6, "silent"), (2.6, 9.0, "well")],
+            "proofs": [{"step": ["kill", "agentd"], "proof": "gone", "figures": {"pid": 7, "what": "agentd"}},
+                       {"step": ["cut", "all"], "proof": None, "figures": {}}],
             "ok": True, "faults": []}
     return [{**base, "name": "kill-agentd"},
             {**base, "name": "storm", "text": "storm", "drawn": [["kill", "agentd"], ["cut", "all"]]},
@@ -73,9 +170,11 @@ def results():
 
 def test_the_report_is_one_file_a_language_that_needs_nothing_else(tmp_path):
     report.write(results(), TEXTS, tmp_path)
-    for language, word in (("en", "Rows lost: 3"), ("ko", "잃은 행 3개")):
+    for language, word in (("en", "Rows lost: 3"), ("ko", "유실된 행 3개")):
         text = (tmp_path / f"chaos.{language}.html").read_text(encoding="utf-8")
         HTMLParser().feed(text)
+        for proof in report.proofs(results()[0], language):
+            assert proof in text
         assert word in text and "<svg" in text and "3 rows &lt;lost&gt;" in text
         assert TEXTS["kill-engine"][language][1] in text and "cut all" in text
         assert not re.search(r'(?:src|href)="(?!#)', text) and "url(" not in text and "@import" not in text
