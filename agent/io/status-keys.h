@@ -115,7 +115,8 @@
  *     "message", "remedy" },
  *
  *   "egress": { "bytes_today": integer, "daily_bytes": integer,      0: no limit
- *               "cost_today": real } | null,      by the plan's prices, a day of Cloud NAT included
+ *               "cost_today": real,      by the plan's prices, a day of Cloud NAT included
+ *               "nat_ports": integer } | null,        bound of each host's connections_120s
  *
  *   "hosts": [ { "host": string, "requests": integer, "refusals": integer,
  *                "bytes_in": integer, "bytes_out": integer,

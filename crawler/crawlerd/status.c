@@ -153,8 +153,9 @@ static json_t *describe_egress(Manager *m)
     bytes = fetcher_bytes_today(m->fetcher);
     egress = &m->document.plan->egress;
     cost = (double)bytes / GIB * egress->price_per_gib + HOURS_A_DAY * egress->price_per_hour;
-    return json_pack("{s:o, s:o, s:f}", "bytes_today", number(bytes), "daily_bytes",
-                     number(egress->daily_bytes), "cost_today", cost);
+    return json_pack("{s:o, s:o, s:f, s:o}", "bytes_today", number(bytes), "daily_bytes",
+                     number(egress->daily_bytes), "cost_today", cost, "nat_ports",
+                     number(egress->nat_ports));
 }
 
 static const char *state_of(const Manager *m, bool trouble)

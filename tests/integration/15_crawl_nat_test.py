@@ -106,6 +106,7 @@ def test_a_host_that_ends_each_connection_does_not_get_beyond_the_budget(machine
     assert nat.dropped == 0
     assert crawler(machine)["jobs"][0]["failures"] == 0
     assert host(machine)["waits"] == "new connections are kept under nat_ports", host(machine)
+    assert crawler(machine)["egress"]["nat_ports"] == budget
     shown = " ".join(machine.agentctl("crawl", "status").stdout.split())
     assert "new connections are kept under nat_ports" in shown and f"query1.finance.yahoo.com {budget}" in shown, shown
 

@@ -14,7 +14,7 @@ TEXTS = ("README.md", "contrib/README.ko.md", "contrib/migration.md", "contrib/H
          "contrib/man/crawlerd.8", "contrib/man/statusd.8", "contrib/catalog/mervis-agent.catalog",
          "contrib/catalog/mervis-agent.ko.catalog", "cloud-init/startup-script.sh", "cloud-init/user-data.yaml",
          "contrib/terraform/outputs.tf", "contrib/terraform/examples/training/main.tf",
-         "contrib/packer/mervis.pkr.hcl")
+         "contrib/packer/mervis.pkr.hcl", "contrib/prometheus/mervis.rules.yml")
 TREES = ("agent", "crawler")
 # Where a command ends: the end of a sentence, a line, a quotation, or what a shell puts between two.
 END = re.compile(r"""[`"'|;&()<>\n]|\s#|,\s|:\s|\.\s|\.$| then | and | or |\s--\s""")

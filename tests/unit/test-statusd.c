@@ -454,7 +454,8 @@ static void what_each_source_costs_is_a_metric(void **state)
     static const char crawler_text[] =
         "{\"state\":\"well\",\"hosts\":[{\"host\":\"api.upbit.com\",\"requests\":90,\"refusals\":2,"
         "\"bytes_in\":1000,\"bytes_out\":500,\"connections\":3,\"connections_120s\":1}],"
-        "\"egress\":{\"bytes_today\":1500,\"daily_bytes\":0,\"cost_today\":0.0336},"
+        "\"egress\":{\"bytes_today\":1500,\"daily_bytes\":0,\"cost_today\":0.0336,"
+        "\"nat_ports\":32},"
         "\"delivery\":{\"loads_today\":12,\"loads_forecast\":288,\"partitions_today\":13}}";
     static const char *const expected[] = {
         "\nmervis_crawler_host_requests_total{host=\"api.upbit.com\"} 90\n",
@@ -462,6 +463,7 @@ static void what_each_source_costs_is_a_metric(void **state)
         "\nmervis_crawler_host_received_bytes_total{host=\"api.upbit.com\"} 1000\n",
         "\nmervis_crawler_host_sent_bytes_total{host=\"api.upbit.com\"} 500\n",
         "\nmervis_crawler_host_recent_connections{host=\"api.upbit.com\"} 1\n",
+        "\nmervis_crawler_nat_ports 32\n",
         "\nmervis_crawler_egress_today_bytes 1500\n",
         "\nmervis_crawler_egress_today_dollars 0.033600\n",
         "\nmervis_crawler_loads_today 12\n",
