@@ -326,6 +326,18 @@ def test_after_a_boot_all_is_there_again(world):
     world.wait_serving()
     wait_for("crawlerd", lambda: vm.sh("systemctl is-active crawlerd", check=False).stdout.strip() == "active", 30)
     assert vm.out("systemctl --failed --no-legend --plain") == ""
+    assert vm.out("systemctl is-system-running") == "running"
+    # The steady state, whoever speaks: two looks at the tag, a round of the crawler, some health checks.
+    # Ready is what serves: this one takes its time, and its HEALTHCHECK begins anew.
+    wait_for("readiness", lambda: web.get("http://127.0.0.1:9320/readyz").status == 200, 40, 0.1)
+    assert web.get("http://127.0.0.1:8080/").text == "version=slow"
+    since = vm.out("date '+%F %T'")
+    for _ in range(25):
+        assert web.get("http://127.0.0.1:9320/readyz").status == 200
+        time.sleep(1)
+    vm.sh("agentctl status; agentctl doctor; agentctl crawl run us-1d", check=False)
+    assert vm.out(f"journalctl -q -p warning --since '{since}'") == ""
+    assert vm.out("systemctl --failed --no-legend --plain") == ""
 
 
 def test_removing_stops_ours_and_nothing_else(world):
