@@ -4,10 +4,12 @@
  * scheduler, no error handling but giving up.
  *
  *     floor crawl MARKET-URL SYMBOLS FILE    fetch, scan, encode, append with fdatasync a document
- *     floor encode ROWS [SINK-URL]           encode rows that are in memory already, and send them
+ *     floor copy MARKET-URL SYMBOLS FILE     the same, but numbers are copied as the document has
+ * them floor encode ROWS [SINK-URL]           encode rows that are in memory already, and send them
  *
  * Lines are those that the sink sends: JSON, absent values left out, prices as the shortest text of
- * the float32 that was sent. */
+ * the float32 that was sent. Scanning and numbers are the daemon's own functions, so that the first
+ * floor says what is around them; the second one has no number functions but the instant's. */
 
 #include <curl/curl.h>
 #include <fcntl.h>
@@ -25,10 +27,12 @@
 #include "crawler/model/amount.h"
 #include "crawler/model/bar.h"
 
-#define BARS_MAX  4096
-#define BODY_MAX  (16U << 20)
-#define LINES_MAX (64U << 20)
-#define PIECE     (8U << 20)
+#define BARS_MAX      4096
+#define BODY_MAX      (16U << 20)
+#define LINES_MAX     (64U << 20)
+#define LINE_MAX_SIZE 1024
+#define NUMBER_MAX    64
+#define PIECE         (8U << 20)
 #define TAIL                                                                                       \
     ",\"is_final\":true,\"revision\":0,\"ingested_at\":\"2026-01-01T00:00:00Z\","                  \
     "\"batch_id\":\"0123456789abcdefghijkl\"}\n"
@@ -127,14 +131,28 @@ static char *put_amount(char *at, const char *name, const Amount *amount)
     return at;
 }
 
-static void encode_row(Buf *lines, Text symbol, uint64_t ts, const Amount *amounts)
+static char *put_text(char *at, const char *name, Text text)
+{
+    if (!text.text)
+        return at;
+    at = put_literal(at, ",\"");
+    at = put(at, name, strlen(name));
+    at = put_literal(at, "\":\"");
+    at = put(at, text.text, text.size);
+    *at++ = '"';
+    return at;
+}
+
+/* AMOUNTS, or where that is NULL the TEXTS of them. */
+static void encode_row(Buf *lines, Text symbol, uint64_t ts, const Amount *amounts,
+                       const Text *texts)
 {
     char date[ROW_DATE_MAX];
     char *at;
     size_t n = row_date_format((int32_t)(ts / 86400), date);
     unsigned second = (unsigned)(ts % 86400);
 
-    if (buf_reserve(lines, 1024) < 0)
+    if (buf_reserve(lines, LINE_MAX_SIZE) < 0)
         give_up("out of memory");
     at = lines->data + lines->size;
     at = put_literal(at, "{\"source\":\"bench-chart\",\"symbol\":\"");
@@ -152,34 +170,46 @@ static void encode_row(Buf *lines, Text symbol, uint64_t ts, const Amount *amoun
     at = put(at, date, n);
     at = put_literal(at, "\",\"tz\":\"America/New_York\",\"session\":\"regular\"");
     for (size_t i = 1; i < COLUMNS; i++)
-        at = put_amount(at, names[i], &amounts[i]);
+        at = amounts ? put_amount(at, names[i], &amounts[i]) : put_text(at, names[i], texts[i]);
     at = put_literal(at, TAIL);
     lines->size = (size_t)(at - lines->data);
 }
 
-static void encode_document(Buf *lines, const Document *document)
+static void parse_amounts(const Text *texts, Amount *amounts)
+{
+    for (size_t i = 1; i < COLUMNS; i++) {
+        unsigned flags = AMOUNT_BINARY | (i < 5 ? (unsigned)AMOUNT_FLOAT32 : 0U);
+
+        if (texts[i].text && amount_parse(texts[i].text, texts[i].size, flags, AMOUNT_SCALE_NUMERIC,
+                                          &amounts[i]) < 0)
+            give_up("no amount");
+    }
+}
+
+static void encode_document(Buf *lines, const Document *document, bool copies)
 {
     for (size_t row = 0; row < document->n[0]; row++) {
         Amount amounts[COLUMNS] = {0};
+        Text texts[COLUMNS] = {0};
         uint64_t ts;
 
         if (parse_u64_n(document->values[0][row].text, document->values[0][row].size, &ts) < 0)
             give_up("no timestamp");
         for (size_t i = 1; i < COLUMNS; i++) {
-            Text value = row < document->n[i] ? document->values[i][row] : (Text){0};
-            unsigned flags = AMOUNT_BINARY | (i < 5 ? (unsigned)AMOUNT_FLOAT32 : 0U);
-
-            if (value.text &&
-                amount_parse(value.text, value.size, flags, AMOUNT_SCALE_NUMERIC, &amounts[i]) < 0)
-                give_up("no amount");
+            if (row < document->n[i])
+                texts[i] = document->values[i][row];
+            if (texts[i].size > NUMBER_MAX)
+                give_up("no number");
         }
-        encode_row(lines, document->symbol, ts, amounts);
+        if (!copies)
+            parse_amounts(texts, amounts);
+        encode_row(lines, document->symbol, ts, copies ? NULL : amounts, texts);
     }
 }
 
 /* --- The two loops -------------------------------------------------------------------------- */
 
-static void crawl(const char *market, uint64_t symbols, const char *path)
+static void crawl(const char *market, uint64_t symbols, const char *path, bool copies)
 {
     static Document document;
     auto_buf Buf body = BUF_INIT(BODY_MAX), lines = BUF_INIT(LINES_MAX);
@@ -201,7 +231,7 @@ static void crawl(const char *market, uint64_t symbols, const char *path)
         if (curl_easy_perform(curl) != CURLE_OK)
             give_up("a document could not be fetched");
         scan_document(&body, &document);
-        encode_document(&lines, &document);
+        encode_document(&lines, &document, copies);
         if (fd_write_all(fd, lines.data, lines.size) < 0 || fdatasync(fd) < 0)
             give_up("cannot write");
     }
@@ -247,7 +277,7 @@ static void encode(uint64_t rows, const char *sink)
                                               (k == 5 ? 7 : 1),
                                   .scale = k == 5 ? 0 : 2,
                                   .present = true};
-        encode_row(&lines, (Text){"B00042", 6}, ts, amounts);
+        encode_row(&lines, (Text){"B00042", 6}, ts, amounts, NULL);
         if (lines.size > PIECE || i + 1 == rows) {
             bytes += lines.size;
             if (curl)
@@ -264,11 +294,12 @@ int main(int argc, char **argv)
 {
     uint64_t n;
 
-    if (argc == 5 && streq(argv[1], "crawl") && parse_u64(argv[3], &n) >= 0)
-        crawl(argv[2], n, argv[4]);
+    if (argc == 5 && (streq(argv[1], "crawl") || streq(argv[1], "copy")) &&
+        parse_u64(argv[3], &n) >= 0)
+        crawl(argv[2], n, argv[4], streq(argv[1], "copy"));
     else if ((argc == 3 || argc == 4) && streq(argv[1], "encode") && parse_u64(argv[2], &n) >= 0)
         encode(n, argc == 4 ? argv[3] : NULL);
     else
-        give_up("usage: floor crawl MARKET-URL SYMBOLS FILE | floor encode ROWS [SINK-URL]");
+        give_up("usage: floor crawl|copy MARKET-URL SYMBOLS FILE | floor encode ROWS [SINK-URL]");
     return EXIT_SUCCESS;
 }

@@ -4,12 +4,14 @@
 Figures hold for one machine and one run: aims are ratios to a peer of the same run wherever there is a peer.
 """
 
+import copy
 import json
 import os
 import platform
 import resource
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -42,13 +44,6 @@ def scratch():
     return tempfile.TemporaryDirectory(prefix="mervis-bench.", dir=os.environ.get("MERVIS_BENCH_DIR", "/var/tmp"))
 
 
-def _proc(pid, name):
-    try:
-        return Path(f"/proc/{pid}/{name}").read_text()
-    except OSError:
-        return ""
-
-
 def numbers(text):
     """"key: value" lines whose values are numbers."""
     found = {}
@@ -79,7 +74,8 @@ class Cost:
         rows = self.rows or 1
         return {"rows": self.rows, "seconds": round(self.wall, 3), "rows_per_second": round(rows / self.wall),
                 "cpu_seconds": round(self.cpu, 3), "user_seconds": round(self.user, 3),
-                "system_seconds": round(self.system, 3), "cpu_seconds_per_million_rows": round(self.cpu / rows * 1e6, 3),
+                "system_seconds": round(self.system, 3),
+                "cpu_seconds_per_million_rows": round(self.cpu / rows * 1e6, 3),
                 "peak_bytes": self.peak, "written_bytes": self.written,
                 "written_bytes_per_row": round(self.written / rows, 1)}
 
@@ -87,33 +83,45 @@ class Cost:
 def run_measured(argv, log, env=None, cpus=None, timeout=900):
     """Run ARGV to its end and return its Cost; anything but exit status 0 is a BenchError.
 
-    The peak is the high-water mark of its own memory, polled, since the kernel's ru_maxrss would begin with ours.
+    tests/bench/launch is its parent: the kernel's figure for a child's peak memory begins with its parent's.
     """
     env = {name: value for name, value in {**os.environ, **(env or {})}.items() if value is not None}
-    with open(log, "wb") as out:
+    told, tell = os.pipe()
+    with open(log, "wb") as out, open(told, encoding="ascii") as words:
         begun = time.monotonic()
-        child = subprocess.Popen([str(arg) for arg in argv], stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env,
+        child = subprocess.Popen([str(arg) for arg in (program("tests/bench/launch"), tell, *argv)],
+                                 stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env, pass_fds=[tell],
                                  preexec_fn=(lambda: os.sched_setaffinity(0, cpus)) if cpus else None)
-    peak = 0
+        os.close(tell)
+        usage, wall, told = _wait_measured(child, begun, timeout, words)
+    if child.returncode:
+        end = Path(log).read_text(errors="replace")[-2000:]
+        raise BenchError(f"{argv[0]} ended with status {child.returncode} after {wall:.1f} s\n{end}")
+    peak, written = (int(word) for word in told.split())
+    return Cost(wall, usage, peak * 1024, written)
+
+
+def _wait_measured(child, begun, timeout, words):
     late = threading.Timer(timeout, child.kill)
     late.start()
     try:
-        while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
-            peak = max(peak, numbers(_proc(child.pid, "status")).get("VmHWM", 0))
-            time.sleep(0.01)
-        wall = time.monotonic() - begun
-        written = numbers(_proc(child.pid, "io")).get("write_bytes", 0)  # the zombie still has them
+        told = words.read()  # until the launcher has ended
         _, status, usage = os.wait4(child.pid, 0)
+        wall = time.monotonic() - begun
         child.returncode = os.waitstatus_to_exitcode(status)
     finally:
         late.cancel()
         if child.returncode is None:
             child.kill()
             child.wait()
-    if child.returncode:
-        end = Path(log).read_text(errors="replace")[-2000:]
-        raise BenchError(f"{argv[0]} ended with status {child.returncode} after {wall:.1f} s\n{end}")
-    return Cost(wall, usage, peak * 1024, written)
+    return usage, wall, told
+
+
+def median_cost(runs):
+    """The run of median CPU, with the median time of all: they vary apart from each other."""
+    chosen = copy.copy(sorted(runs, key=lambda cost: cost.cpu)[len(runs) // 2])
+    chosen.wall = statistics.median(cost.wall for cost in runs)
+    return chosen
 
 
 # A peer may write where the machine's own configuration is: into memory instead.
@@ -131,7 +139,8 @@ def aloft(*argv):
 
 
 def cloud_init(log):
-    """Its first stage alone, which every boot has: what the others do is what agentd does instead. None: not installed."""
+    """Its first stage alone, which every boot has, run on a machine that is up and has read its files before: at a boot
+    it takes longer. What the other stages do is what agentd does instead. None: not installed."""
     if not shutil.which("cloud-init"):
         return None
     cost = run_measured(aloft("cloud-init", "init", "--local"), log, timeout=120)
@@ -162,7 +171,8 @@ class Server:
             except OSError:
                 pass
             if self.child.poll() is not None or time.monotonic() > deadline:
-                raise BenchError(f"{self.child.args[0]} does not answer\n{self.log.read_text(errors='replace')[-2000:]}")
+                end = self.log.read_text(errors="replace")[-2000:]
+                raise BenchError(f"{self.child.args[0]} does not answer\n{end}")
             time.sleep(0.02)
 
     def __enter__(self):
@@ -211,10 +221,11 @@ class Report:
 
 
 def print_costs(costs, out):
-    print(f"  {'':<28}{'rows/s':>10}{'CPU s/M':>9}{'peak MiB':>10}{'B/row disk':>11}{'seconds':>9}", file=out)
+    print(f"  {'':<34}{'rows/s':>10}{'CPU s/M':>9}{'peak MiB':>10}{'B/row disk':>11}{'seconds':>9}", file=out)
     for name, cost in costs.items():
-        print(f"  {name:<28}{cost['rows_per_second']:>10,}{cost['cpu_seconds_per_million_rows']:>9.2f}"
-              f"{cost['peak_bytes'] / MIB:>10.1f}{cost['written_bytes_per_row']:>11.1f}{cost['seconds']:>9.2f}", file=out)
+        print(f"  {name:<34}{cost['rows_per_second']:>10,}{cost['cpu_seconds_per_million_rows']:>9.2f}"
+              f"{cost['peak_bytes'] / MIB:>10.1f}{cost['written_bytes_per_row']:>11.1f}{cost['seconds']:>9.2f}",
+              file=out)
 
 
 def print_report(report, out=sys.stdout):

@@ -60,9 +60,10 @@ class Bench:
     def crawlerd(self, count, state=None, waiting=0):
         """WAITING rows are in the spool of STATE before it starts."""
         state = state or self.state()
-        return self.measured("crawlerd", [program("crawlerd"), "--once", "--plan", self.plan(count), "--state-dir", state,
-                                          "--runtime-dir", state / "run"], count,
-                             {"MERVIS_RECIPES_DIR": str(self.recipes), "GCE_METADATA_HOST": self.sink.host}, waiting=waiting)
+        return self.measured("crawlerd", [program("crawlerd"), "--once", "--plan", self.plan(count),
+                                          "--state-dir", state, "--runtime-dir", state / "run"], count,
+                             {"MERVIS_RECIPES_DIR": str(self.recipes), "GCE_METADATA_HOST": self.sink.host},
+                             waiting=waiting)
 
     def python(self, count):
         return self.measured("python", [HERE / "way-python", self.market.url, self.sink.url, count], count)
@@ -70,6 +71,9 @@ class Bench:
     def node(self, count):
         return self.measured("node", ["node", HERE / "way-node.mjs", self.market.url, self.sink.url, count], count)
 
-    def floor(self, count):
-        return self.measured("floor", [program("tests/bench/floor"), "crawl", self.market.url, count,
+    def floor(self, count, verb="crawl"):
+        return self.measured("floor", [program("tests/bench/floor"), verb, self.market.url, count,
                                        self.dir / "floor.ndjson"], count, counted=False)
+
+    def copying_floor(self, count):
+        return self.floor(count, "copy")
