@@ -74,9 +74,22 @@ struct Manager {
 
 /* As Describe() says it; static. */
 const char *manager_state(Manager *m);
+int manager_serve_bus(Manager *m, Error *err) must_check;
+
+/* manager-parts.c: what intake, fetcher and delivery are to tell; without the manager in it. */
+extern const IntakeHandlers manager_intake_handlers;
+extern const FetchHandlers manager_fetch_handlers;
+extern const DeliveryHandlers manager_delivery_handlers;
+/* `which` of the reasons to hold, NULL: no longer. */
+void manager_hold(Manager *m, char **which, const char *reason);
 void manager_hold_changed(Manager *m);
 const char *manager_hold_reason(const Manager *m);
-int manager_serve_bus(Manager *m, Error *err) must_check;
+void manager_hold_for_spool(Manager *m, const Error *err);
+void manager_spool_is_back(Manager *m);
+/* Whether the spool is full, or has room again. */
+void manager_look_at_size(Manager *m);
+/* A stop does not wait for what cannot move before the time is up. */
+void manager_drain_until_stuck(Manager *m, uint64_t budget_usec);
 
 /* manager-document.c */
 /* The file, else the last accepted one, else none. 1 read, 0 none or unchanged. */
