@@ -3,9 +3,10 @@
 #define AGENT_RESOURCE_CONTAINER_INTERNAL_H
 
 /* Shared by container.c (the resource) and its parts: container-resume.c (where were we?),
- * container-want.c (which release should it be?), container-pull.c, container-rollout.c and
- * container-step.c (getting there, and back), container-job.c, container-secrets.c,
- * container-spec.c, container-verbs.c (events and people), container-describe.c.
+ * container-want.c and container-resolve.c (which release should it be?), container-pull.c,
+ * container-rollout.c and container-step.c (getting there, and back), container-job.c,
+ * container-secrets.c, container-spec.c, container-verbs.c (events and people),
+ * container-describe.c.
  *
  * Every function of them either begins one operation whose handler goes on, or ends in
  * container_finish(); a state is recorded before the step that it announces. */
@@ -157,6 +158,11 @@ const PlanContainer *container_want_plan(const Container *c, const Plan **ret_pl
 /* Whether the plan in force describes c->want with other words than its own: 1, 0. */
 int container_want_is_outdated(const Container *c, Error *err) must_check;
 
+/* The tag stands for that digest now: is it what serves, is it wanted, can it be brought in? */
+void container_choose(Container *c, const char *digest);
+
+/* container-resolve.c: asks the registry what the tag stands for, then container_choose(). */
+void container_resolve(Container *c);
 /* Asks the registry how large c->want is, where that is not known; then, whatever it says, goes on.
  */
 void container_measure(Container *c, ContainerStep then);
