@@ -4,6 +4,7 @@
 import hashlib
 import http.server
 import os
+import re
 import stat
 import subprocess
 import threading
@@ -192,8 +193,17 @@ def test_the_settings_for_cloud_init_leave_out_what_agentd_does(tmp_path):
     copy.write_text("#cloud-config\n" + settings.read_text())
     done = schema(copy)
     assert done.returncode == 0, done.stdout + done.stderr
-    modules = sum(yaml.safe_load(settings.read_text()).values(), [])
-    assert not {"timezone", "mounts", "runcmd", "scripts-user", "package-update-upgrade-install"} & set(modules)
+    lists = yaml.safe_load(settings.read_text())
+    assert set(lists) == {"cloud_config_modules", "cloud_final_modules"}
+    modules = sum(lists.values(), [])
+    # What is off is what the comment says is off: Debian's own lists without ours.
+    usual = yaml.safe_load(Path("/etc/cloud/cloud.cfg").read_text())
+    off = {name.replace("_", "-") for key in lists for name in usual[key]} - set(modules)
+    assert {"timezone", "runcmd", "scripts-user", "package-update-upgrade-install"} <= off
+    assert not {"scripts-per-boot", "phone-home", "power-state-change", "write-files-deferred"} & off
+    said = re.sub(r"\n# +", " ", settings.read_text().partition("it is off:")[2].partition("The first list")[0])
+    assert {name for name in off if not re.search(rf"(?<![\w-]){name}(?![\w-])", said)} == set()
+    assert {name for name in modules if re.search(rf"(?<![\w-]){name}(?![\w-])", said)} == set()
     # A name that cloud-init does not know would be a warning at every boot.
     known = {path.stem.removeprefix("cc_") for path in
              Path("/usr/lib/python3/dist-packages/cloudinit/config").glob("cc_*.py")}
