@@ -55,6 +55,27 @@ def test_the_line_that_bakes_an_image_gives_the_template_what_it_asks_for(docume
     assert {name for name, body in known.items() if "default" not in body} <= given
 
 
+@pytest.mark.parametrize("document", READMES, ids=lambda path: path.name)
+def test_the_way_with_terraform_fits_the_example_that_it_applies(document):
+    text = document.read_text().replace("\\\n", " ")
+    lines = [line.split() for line in re.findall(r"(?m)^    terraform (.*)$", text)]
+    assert [line[1] for line in lines] == ["init", "apply"]
+    for line in lines:
+        source = (TOP / line[0].removeprefix("-chdir=") / "main.tf").read_text()
+    assert "-backend-config=bucket=STATE" in lines[0] and 'backend "gcs"' in source
+    assert "gcloud storage buckets create gs://STATE " in text and "gcloud storage buckets update gs://STATE --versioning" in text
+    known = dict(re.findall(r'(?s)variable "(\w+)" \{(.*?)\n\}', source))
+    given = {word.partition("=")[0] for before, word in zip(lines[1], lines[1][1:]) if before == "-var"}
+    assert given <= set(known) and {name for name, body in known.items() if "default" not in body} == given
+    # The secret and the image are those that the example's plan waits for.
+    secret = re.search(r"gcloud secrets versions add (\S+)", text)[1]
+    assert f'secret = "{secret}"' in source
+    pushed = re.search(r"(?m)^    docker push (\S+)", text)[1]
+    assert pushed.replace("/PROJECT/", "/${var.project}/") in source
+    assert re.search(r"(?:output|출력) `replace`", text) and "`scrape_ranges = " in text
+    assert 'output "replace"' in source and 'variable "scrape_ranges"' in (TOP / "contrib/terraform/variables.tf").read_text()
+
+
 def schema_keys(node):
     found = set()
     if isinstance(node, dict):
@@ -82,7 +103,7 @@ def test_the_sample_of_status_is_a_screen_of_80_columns():
 
 def commands(document):
     """What a README tells one to type, without the remarks behind it; nor the samples and pictures."""
-    lines = re.findall(r"(?m)^ {4,}((?:contrib/|apt |autoreconf |make |gcloud |sha256sum |packer |agentctl |--|lib).*)$", document.read_text())
+    lines = re.findall(r"(?m)^ {4,}((?:contrib/|apt |autoreconf |make |gcloud |sha256sum |packer |terraform |docker |agentctl |--|-var |lib).*)$", document.read_text())
     return [re.sub(r"\s+# .*", "", line) for line in lines]
 
 

@@ -87,6 +87,10 @@ output "address" {
   value = module.serving.address
 }
 
+output "replace" {
+  value = module.serving.replace
+}
+
 output "repository" {
   value = module.serving.repository
 }
