@@ -10,8 +10,12 @@
 
 #include "agent/base/time.h"
 
+/* Each arming of the clock is a system call, so that a timer that is put off stays armed for its
+ * former time and looks then what it was put off to. */
 struct Timer {
-    sd_event_source *source;
+    sd_event_source *source; /* may be armed for earlier than `at_usec` */
+    uint64_t at_usec;        /* USEC_INFINITY: not set */
+    uint64_t accuracy_usec, armed_accuracy_usec;
     TimerHandler handler;
     void *userdata;
 };
@@ -93,10 +97,23 @@ int loop_watch_signals(sd_event *event, LoopSignalHandler handler, void *userdat
 
 /* --- Timers --------------------------------------------------------------------------------- */
 
+static int timer_arm(Timer *timer)
+{
+    int r = sd_event_source_set_time(timer->source, timer->at_usec);
+
+    if (r >= 0)
+        r = sd_event_source_set_time_accuracy(timer->source, timer->accuracy_usec);
+    timer->armed_accuracy_usec = timer->accuracy_usec;
+    return r < 0 ? r : sd_event_source_set_enabled(timer->source, SD_EVENT_ONESHOT);
+}
+
 static int on_time(sd_event_source *source, uint64_t usec, void *userdata)
 {
-    const Timer *timer = userdata;
+    Timer *timer = userdata;
 
+    if (timer->at_usec > now_boottime_usec())
+        return timer_arm(timer);
+    timer->at_usec = USEC_INFINITY;
     /* Nothing of the timer may be touched after this: the handler may have freed it. */
     timer->handler(timer->userdata);
     return 0;
@@ -112,14 +129,14 @@ int timer_new(sd_event *event, TimerHandler handler, void *userdata, Timer **ret
     timer = calloc(1, sizeof(*timer));
     if (!timer)
         return -ENOMEM;
+    timer->at_usec = USEC_INFINITY;
     timer->handler = handler;
     timer->userdata = userdata;
 
     r = sd_event_add_time(event, &timer->source, CLOCK_BOOTTIME, USEC_INFINITY, MSEC, on_time,
                           timer);
-    if (r < 0)
-        return r;
-    r = sd_event_source_set_enabled(timer->source, SD_EVENT_OFF);
+    if (r >= 0)
+        r = sd_event_source_set_enabled(timer->source, SD_EVENT_OFF);
     if (r < 0)
         return r;
 
@@ -129,7 +146,7 @@ int timer_new(sd_event *event, TimerHandler handler, void *userdata, Timer **ret
 
 int timer_set(Timer *timer, uint64_t delay_usec, uint64_t accuracy_usec)
 {
-    int r;
+    uint64_t armed_usec = 0;
 
     assert(timer);
 
@@ -137,39 +154,38 @@ int timer_set(Timer *timer, uint64_t delay_usec, uint64_t accuracy_usec)
         timer_cancel(timer);
         return 0;
     }
-
     /* From the clock itself, not from the loop's idea of now, which stands still in a callback. */
-    r = sd_event_source_set_time(timer->source, usec_add(now_boottime_usec(), delay_usec));
-    if (r < 0)
-        return r;
+    timer->at_usec = usec_add(now_boottime_usec(), delay_usec);
     /* "At once" is no reason to sleep for the rest of a millisecond; 0 would be systemd's 250 ms.
      */
-    if (accuracy_usec == 0)
-        accuracy_usec = delay_usec == 0 ? 1 : MSEC;
-    r = sd_event_source_set_time_accuracy(timer->source, accuracy_usec);
-    if (r < 0)
-        return r;
-    return sd_event_source_set_enabled(timer->source, SD_EVENT_ONESHOT);
+    timer->accuracy_usec = accuracy_usec ? accuracy_usec : delay_usec == 0 ? 1 : MSEC;
+    if (sd_event_source_get_enabled(timer->source, NULL) > 0 &&
+        timer->armed_accuracy_usec <= timer->accuracy_usec &&
+        sd_event_source_get_time(timer->source, &armed_usec) >= 0 && armed_usec <= timer->at_usec)
+        return 0;
+    return timer_arm(timer);
 }
 
 void timer_cancel(Timer *timer)
 {
-    if (timer)
-        (void)sd_event_source_set_enabled(timer->source, SD_EVENT_OFF);
+    if (!timer)
+        return;
+    (void)sd_event_source_set_enabled(timer->source, SD_EVENT_OFF);
+    timer->at_usec = USEC_INFINITY;
 }
 
 bool timer_is_set(const Timer *timer)
 {
-    return timer && sd_event_source_get_enabled(timer->source, NULL) > 0;
+    return timer && timer->at_usec != USEC_INFINITY;
 }
 
 uint64_t timer_left_usec(const Timer *timer)
 {
-    uint64_t at = 0, now = now_boottime_usec();
+    uint64_t now = now_boottime_usec();
 
-    if (!timer_is_set(timer) || sd_event_source_get_time(timer->source, &at) < 0)
+    if (!timer_is_set(timer))
         return USEC_INFINITY;
-    return at > now ? at - now : 0;
+    return timer->at_usec > now ? timer->at_usec - now : 0;
 }
 
 Timer *timer_free(Timer *timer)

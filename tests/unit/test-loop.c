@@ -114,6 +114,51 @@ static void a_timer_set_again_forgets_the_former_time(void **state)
     assert_int_equal(f->fired, 1);
 }
 
+static void a_timer_that_is_put_off_fires_at_the_later_time_only(void **state)
+{
+    Fixture *f = *state;
+    uint64_t begin;
+
+    assert_int_equal(timer_new(f->event, on_fired, f, &f->timer), 0);
+    assert_true(timer_set(f->timer, 300 * MSEC, 0) >= 0);
+    run_for(f, MSEC);
+    begin = now_boottime_usec();
+    assert_true(timer_set(f->timer, 500 * MSEC, 0) >= 0);
+    assert_in_range(timer_left_usec(f->timer), 1, 500 * MSEC);
+    run_for(f, 600 * MSEC);
+    assert_int_equal(f->fired, 1);
+    assert_true(f->fired_at - begin >= 500 * MSEC);
+    assert_false(timer_is_set(f->timer));
+
+    /* At once, although it is armed for later; and what it was armed for comes to nothing. */
+    assert_true(timer_set(f->timer, 300 * MSEC, 0) >= 0);
+    run_for(f, MSEC);
+    assert_true(timer_set(f->timer, 0, 0) >= 0);
+    assert_true(timer_is_set(f->timer));
+    assert_int_equal(timer_left_usec(f->timer), 0);
+    run_for(f, 400 * MSEC);
+    assert_int_equal(f->fired, 2);
+    assert_false(timer_is_set(f->timer));
+}
+
+static void a_timer_is_brought_forward(void **state)
+{
+    Fixture *f = *state;
+
+    assert_int_equal(timer_new(f->event, on_fired, f, &f->timer), 0);
+    assert_true(timer_set(f->timer, 10 * SECOND, 5 * SECOND) >= 0);
+    run_for(f, MSEC);
+    assert_true(timer_set(f->timer, 10 * MSEC, 0) >= 0);
+    run_for(f, 100 * MSEC);
+    assert_int_equal(f->fired, 1);
+
+    /* A little later, but without the slack of before. */
+    assert_true(timer_set(f->timer, 10 * MSEC, 10 * SECOND) >= 0);
+    assert_true(timer_set(f->timer, 20 * MSEC, 0) >= 0);
+    run_for(f, 200 * MSEC);
+    assert_int_equal(f->fired, 2);
+}
+
 static void free_both(void *userdata)
 {
     Fixture *f = userdata;
@@ -310,7 +355,9 @@ static void signals_reach_the_loop(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 TEST_MAIN(TEST(a_timer_fires_once_and_not_early), TEST(a_timer_set_again_forgets_the_former_time),
-          TEST(a_timer_may_free_itself_and_others), TEST(a_child_gives_its_output_and_its_status),
+          TEST(a_timer_that_is_put_off_fires_at_the_later_time_only),
+          TEST(a_timer_is_brought_forward), TEST(a_timer_may_free_itself_and_others),
+          TEST(a_child_gives_its_output_and_its_status),
           TEST(output_over_the_ceiling_is_dropped_and_stops_nobody),
           TEST(a_grandchild_that_keeps_the_pipe_holds_nobody_up),
           TEST(a_child_over_its_time_is_ended),
