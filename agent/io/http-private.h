@@ -32,6 +32,7 @@ struct HttpClient {
     CURLM *multi;
     CURLSH *share;
     Timer *timer;
+    sd_event_source *due;  /* libcurl wants to be called at once */
     sd_event_source *kick; /* begins what could not be begun inside libcurl */
     char *user_agent;
     uint64_t idle_usec;

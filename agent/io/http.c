@@ -26,6 +26,7 @@ static void client_destroy(HttpClient *client)
     if (client->share)
         (void)curl_share_cleanup(client->share);
     timer_free(client->timer);
+    (void)sd_event_source_disable_unref(client->due);
     (void)sd_event_source_disable_unref(client->kick);
     endpoints_free(client->endpoints, client->n_endpoints);
     free(client->user_agent);
@@ -141,14 +142,25 @@ static void on_timer(void *userdata)
     client_turn(userdata, CURL_SOCKET_TIMEOUT, 0);
 }
 
+static int on_due(sd_event_source *source, void *userdata)
+{
+    on_timer(userdata);
+    return 0;
+}
+
 static int on_curl_timer(CURLM *multi, long timeout_msec, void *userdata)
 {
     HttpClient *client = userdata;
 
     if (timeout_msec < 0) {
         timer_cancel(client->timer);
+        (void)sd_event_source_set_enabled(client->due, SD_EVENT_OFF);
         return 0;
     }
+    /* Each request begins so, and a clock is not needed for it. The timer may go off as well:
+     * libcurl finds that nothing is due. */
+    if (timeout_msec == 0)
+        return sd_event_source_set_enabled(client->due, SD_EVENT_ONESHOT) < 0 ? -1 : 0;
     return timer_set(client->timer, (uint64_t)timeout_msec * MSEC, 0) < 0 ? -1 : 0;
 }
 
@@ -218,6 +230,10 @@ int http_client_new(sd_event *event, const char *user_agent, HttpClient **ret, E
         return error_oom(err);
 
     r = timer_new(event, on_timer, client, &client->timer);
+    if (r >= 0)
+        r = sd_event_add_defer(event, &client->due, on_due, client);
+    if (r >= 0)
+        r = sd_event_source_set_enabled(client->due, SD_EVENT_OFF);
     if (r >= 0)
         r = sd_event_add_defer(event, &client->kick, on_kick, client);
     if (r >= 0)
