@@ -49,6 +49,13 @@ static void say_wait(FetchHost *host, uint64_t left, const char *why)
     host->waits = left >= SAID_WAIT_USEC && left != USEC_INFINITY ? why : NULL;
 }
 
+/* What waits for an answer is looked at when that comes: looking at once would be a busy loop. */
+static void look_again(uint64_t *wait, uint64_t left)
+{
+    if (left > 0)
+        *wait = MIN_OF(*wait, left);
+}
+
 /* Sends the task's next request if its host may be asked: 1 sent, 0 must wait (`*wait`), negative:
  * given up. */
 static int task_try(Fetcher *f, Task *task, uint64_t *wait, Error *err)
@@ -63,7 +70,7 @@ static int task_try(Fetcher *f, Task *task, uint64_t *wait, Error *err)
     left = fetch_host_wait(task->source->host, &limits, now, &why);
     say_wait(task->source->host, left, why);
     if (left > 0 || f->in_flight >= FETCH_AT_ONCE_MAX) {
-        *wait = MIN_OF(*wait, left);
+        look_again(wait, left);
         return 0;
     }
     if (!task->request.url) {
@@ -139,7 +146,7 @@ static bool run_may_ask(Fetcher *f, const Run *run, uint64_t *wait)
     limits = limits_of(f, source, run->job);
     left = fetch_host_wait(source->host, &limits, wall_now(f), &why);
     say_wait(source->host, left, why);
-    *wait = MIN_OF(*wait, left);
+    look_again(wait, left);
     return left == 0;
 }
 
@@ -167,6 +174,8 @@ static void begin_task(Fetcher *f, Run *run, uint64_t *wait, bool *ret_more)
     int r = run_take(f, run, &task, &err);
 
     *ret_more = r > 0;
+    if (r < 0)
+        look_again(wait, SECOND); /* for want of memory */
     if (r <= 0 || !task)
         return;
     r = task_begin(f, task, &err);
@@ -290,8 +299,10 @@ static void drive_run(Fetcher *f, Run *run, uint64_t *wait)
     }
     while (more && run_may_ask(f, run, wait))
         begin_task(f, run, wait, &more);
-    if (run->in_flight == 0 && run->n_retries == 0 && run->position >= run->job->n_symbols)
+    if (run->in_flight == 0 && run->n_retries == 0 && run->position >= run->job->n_symbols) {
         run_ended(f, run);
+        *wait = 0; /* when it is due again, or what else there is */
+    }
 }
 
 void forget_now(Fetcher *f)
