@@ -187,25 +187,35 @@ int block_encode(const Row *rows, const uint32_t *indices, size_t n, Buf *ret)
 
 /* --- Reading -------------------------------------------------------------------------------- */
 
+/* Nearly all numbers end within nine bytes, where 64 bits suffice. False: it is longer, or cut. */
+static inline bool get_small(BlockReader *reader, uint64_t *ret)
+{
+    const uint8_t *p = reader->data + reader->at, *end = reader->data + reader->size;
+    uint64_t value = 0;
+
+    for (unsigned shift = 0; p < end && shift < 63; shift += 7) {
+        uint8_t byte = *p++;
+
+        value |= (uint64_t)(byte & 0x7f) << shift;
+        if (!(byte & 0x80)) {
+            reader->at = (size_t)(p - reader->data);
+            *ret = value;
+            return true;
+        }
+    }
+    return false;
+}
+
 static int get_wide(BlockReader *reader, Wide *ret)
 {
-    uint64_t small = 0;
-    unsigned shift = 0;
-    Wide value;
+    uint64_t small;
+    Wide value = 0;
 
-    /* Nearly all numbers end within nine bytes, where 64 bits suffice. */
-    while (reader->at < reader->size && shift < 63) {
-        uint8_t byte = reader->data[reader->at++];
-
-        small |= (uint64_t)(byte & 0x7f) << shift;
-        if (!(byte & 0x80)) {
-            *ret = small;
-            return 0;
-        }
-        shift += 7;
+    if (get_small(reader, &small)) {
+        *ret = small;
+        return 0;
     }
-    value = small;
-    while (reader->at < reader->size && shift < 128) {
+    for (unsigned shift = 0; reader->at < reader->size && shift < 128; shift += 7) {
         uint8_t byte = reader->data[reader->at++];
 
         value |= (Wide)(byte & 0x7f) << shift;
@@ -213,16 +223,21 @@ static int get_wide(BlockReader *reader, Wide *ret)
             *ret = value;
             return 0;
         }
-        shift += 7;
     }
     return -EBADMSG;
 }
 
-static int get_signed(BlockReader *reader, __int128 *ret)
+static inline int get_signed(BlockReader *reader, __int128 *ret)
 {
+    uint64_t small;
     Wide value;
-    int r = get_wide(reader, &value);
+    int r;
 
+    if (get_small(reader, &small)) {
+        *ret = (int64_t)(small >> 1) ^ -(int64_t)(small & 1);
+        return 0;
+    }
+    r = get_wide(reader, &value);
     if (r >= 0)
         *ret = (__int128)(value >> 1) ^ -(__int128)(value & 1);
     return r;
@@ -262,7 +277,7 @@ static int get_strings(BlockReader *reader)
             return -EBADMSG;
         memcpy(to, reader->data + reader->at, (size_t)size);
         reader->at += (size_t)size;
-        *row_string(&reader->like, i) = to;
+        *row_string(&reader->row, i) = to;
         to += size;
         *to++ = '\0';
     }
@@ -279,13 +294,13 @@ int block_open(BlockReader *reader, const void *data, size_t size)
         return -EBADMSG;
     r = get_strings(reader);
     if (r >= 0)
-        r = get_i64(reader, &reader->like.ingested_usec);
+        r = get_i64(reader, &reader->row.ingested_usec);
     if (r >= 0)
         r = get_wide(reader, &unit);
     if (r >= 0)
         r = get_wide(reader, &n);
     if (r >= 0 && ((unit != 1 && unit != SECOND) || n == 0 || n > BLOCK_ROWS_MAX ||
-                   !reader->like.source || !reader->like.symbol || !reader->like.interval))
+                   !reader->row.source || !reader->row.symbol || !reader->row.interval))
         r = -EBADMSG;
     if (r < 0) {
         block_close(reader);
@@ -302,17 +317,19 @@ void block_close(BlockReader *reader)
     *reader = (BlockReader){0};
 }
 
-static int get_amounts(BlockReader *reader, uint16_t present, Row *ret)
+static int get_amounts(BlockReader *reader, uint16_t present)
 {
     int r;
 
     if (present >> N_AMOUNTS)
         return -EBADMSG;
     for (size_t i = 0; i < N_AMOUNTS; i++) {
-        Amount *amount = (Amount *)(void *)((char *)ret + amounts[i].offset);
+        Amount *amount = (Amount *)(void *)((char *)&reader->row + amounts[i].offset);
 
-        if (!(present & 1U << i))
+        if (!(present & 1U << i)) {
+            *amount = AMOUNT_ABSENT;
             continue;
+        }
         if (reader->at >= reader->size || reader->data[reader->at] > AMOUNT_SCALE_MAX)
             return -EBADMSG;
         amount->scale = reader->data[reader->at++];
@@ -324,9 +341,10 @@ static int get_amounts(BlockReader *reader, uint16_t present, Row *ret)
     return 0;
 }
 
-int block_next(BlockReader *reader, Row *ret)
+/* The next row into reader->row; 1, 0 at the end. */
+static int next_row(BlockReader *reader)
 {
-    Row row = reader->like;
+    Row *row = &reader->row;
     int64_t delta = 0, date = 0;
     Wide revision = 0;
     uint16_t present;
@@ -350,26 +368,31 @@ int block_next(BlockReader *reader, Row *ret)
     if (r < 0)
         return r;
     if (__builtin_mul_overflow(delta, reader->unit_usec, &delta) ||
-        __builtin_add_overflow(reader->ts_usec, delta, &reader->ts_usec) ||
-        __builtin_add_overflow(reader->trade_date, date, &reader->trade_date) ||
-        revision > UINT32_MAX)
+        __builtin_add_overflow(row->ts_usec, delta, &row->ts_usec) ||
+        __builtin_add_overflow(row->trade_date, date, &row->trade_date) || revision > UINT32_MAX)
         return -EBADMSG;
 
-    row.kind = (RowKind)(flags & FLAG_KIND);
-    row.session = (Session)((flags & FLAG_SESSION) >> FLAG_SESSION_SHIFT);
-    if (row.session >= SESSION_MAX)
+    row->kind = (RowKind)(flags & FLAG_KIND);
+    row->session = (Session)((flags & FLAG_SESSION) >> FLAG_SESSION_SHIFT);
+    if (row->session >= SESSION_MAX)
         return -EBADMSG;
-    row.is_final = flags & FLAG_FINAL;
-    row.revision = (uint32_t)revision;
-    row.ts_usec = reader->ts_usec;
-    row.trade_date = reader->trade_date;
-    r = get_amounts(reader, present, &row);
+    row->is_final = flags & FLAG_FINAL;
+    row->revision = (uint32_t)revision;
+    r = get_amounts(reader, present);
     if (r < 0)
         return r;
 
     reader->next++;
-    *ret = row;
     return 1;
+}
+
+int block_next(BlockReader *reader, Row *ret)
+{
+    int r = next_row(reader);
+
+    if (r > 0)
+        *ret = reader->row;
+    return r;
 }
 
 /* --- JSON lines ----------------------------------------------------------------------------- */
@@ -524,14 +547,13 @@ int block_expand(const void *data, size_t size, const char *batch_id, Buf *ret)
     auto_block BlockReader reader = {0};
     auto_buf Buf prefix = BUF_INIT(64U << 10), suffix = BUF_INIT(1024);
     DateText last = {0};
-    Row row;
     int r;
 
     r = block_open(&reader, data, size);
     if (r >= 0)
-        r = make_frame(&reader.like, batch_id, &prefix, &suffix);
-    while (r >= 0 && (r = block_next(&reader, &row)) > 0)
-        r = add_line(&row, &prefix, &suffix, &last, ret);
+        r = make_frame(&reader.row, batch_id, &prefix, &suffix);
+    while (r >= 0 && (r = next_row(&reader)) > 0)
+        r = add_line(&reader.row, &prefix, &suffix, &last, ret);
     return r;
 }
 

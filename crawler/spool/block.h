@@ -27,9 +27,8 @@ typedef struct BlockReader {
     const uint8_t *data;
     size_t size, at;
     uint32_t n_rows, next;
-    int64_t unit_usec, ts_usec;
-    int32_t trade_date;
-    Row like;
+    int64_t unit_usec;
+    Row row; /* the one in hand: each is read over the one before */
     char *strings;
 } BlockReader;
 
