@@ -74,21 +74,18 @@ const char *document_text(Document *doc, const char *s, size_t size)
     return copy;
 }
 
-int column_add(CellColumn *column, const Cell *cell)
+int column_grow(CellColumn *column)
 {
+    size_t n = column->allocated ? MIN_OF(column->allocated * 2, (size_t)TABLE_ROWS_MAX) : 512;
+    Cell *items;
+
     if (column->n >= TABLE_ROWS_MAX)
         return -EOVERFLOW;
-    if (column->n == column->allocated) {
-        size_t n = column->allocated ? column->allocated * 2 : 512;
-        Cell *items;
-
-        items = reallocarray(column->items, n, sizeof(*items));
-        if (!items)
-            return -ENOMEM;
-        column->items = items;
-        column->allocated = n;
-    }
-    column->items[column->n++] = *cell;
+    items = reallocarray(column->items, n, sizeof(*items));
+    if (!items)
+        return -ENOMEM;
+    column->items = items;
+    column->allocated = n;
     return 0;
 }
 
@@ -96,7 +93,6 @@ int document_add_row(Document *doc, size_t table)
 {
     const RecipeTable *recipe = document_table(doc, table);
     TableCells *cells = &doc->tables[table];
-    static const Cell absent = {0};
     int r;
 
     if (cells->n_rows >= TABLE_ROWS_MAX)
@@ -104,7 +100,7 @@ int document_add_row(Document *doc, size_t table)
     for (size_t f = 0; f < ROW_FIELD_MAX; f++) {
         if (!recipe->by_field[f] || !recipe->by_field[f]->path)
             continue;
-        r = column_add(&cells->columns[f], &absent);
+        r = column_add(&cells->columns[f], (Cell){0});
         if (r < 0)
             return r;
     }

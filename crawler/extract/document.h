@@ -96,8 +96,17 @@ static inline Cell *document_cell(Document *doc, size_t table, RowField field)
 {
     return &doc->tables[table].columns[field].items[doc->tables[table].n_rows - 1];
 }
+/* Room for one more cell of the column. -ENOMEM, -EOVERFLOW. */
+int column_grow(CellColumn *column) must_check;
 /* One more cell of a column of parallel arrays. */
-int column_add(CellColumn *column, const Cell *cell) must_check;
+static inline must_check int column_add(CellColumn *column, Cell cell)
+{
+    int r = column->n == column->allocated ? column_grow(column) : 0;
+
+    if (r >= 0)
+        column->items[column->n++] = cell;
+    return r;
+}
 
 /* Text of a cell, escapes decoded; 1, or 0 when it has none (absent, null, no scalar). -ENOMEM;
  * -EBADMSG: escapes that are no text. */

@@ -244,7 +244,7 @@ static int read_array(Reader *r, CellColumn *column)
         cell = cell_of(r, token);
         if (is_begin(token) && json_scan_skip(&r->scan) < 0)
             return syntax(r);
-        e = column_add(column, &cell);
+        e = column_add(column, cell);
         if (e < 0)
             return too_many(r, e);
     }
