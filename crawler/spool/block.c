@@ -397,20 +397,45 @@ int block_next(BlockReader *reader, Row *ret)
 
 /* --- JSON lines ----------------------------------------------------------------------------- */
 
+static int add_parts(Buf *buf, const char *const *parts, size_t n)
+{
+    int r = 0;
+
+    for (size_t i = 0; i < n && r >= 0; i++)
+        r = buf_add_str(buf, parts[i]);
+    return r;
+}
+
+/* Whether it is JSON once it stands between quotes: symbols, intervals and zones nearly always. */
+static bool is_plain(const char *text)
+{
+    for (; *text; text++)
+        if (*text < 0x20 || *text > 0x7e || *text == '"' || *text == '\\')
+            return false;
+    return true;
+}
+
+/* `,"name":"value"`. */
 static int add_json_string(Buf *buf, const char *name, const char *value)
 {
+    const char *const before[] = {buf->size > 1 ? "," : "", "\"", name, "\":"};
+    const char *const between_quotes[] = {"\"", value, "\""};
     json_auto_t *text = NULL;
     auto_free char *quoted = NULL;
+    int r;
 
     if (!value)
         return 0;
+    r = add_parts(buf, before, ELEMENTS(before));
+    if (r < 0)
+        return r;
+    if (is_plain(value))
+        return add_parts(buf, between_quotes, ELEMENTS(between_quotes));
     text = json_string(value);
     if (!text)
         return -EBADMSG; /* not UTF-8 */
     quoted = json_dumps(text, JSON_ENCODE_ANY);
-    if (!quoted)
-        return -ENOMEM;
-    return buf_printf(buf, "%s\"%s\":%s", buf->size > 1 ? "," : "", name, quoted);
+    return quoted ? buf_add_str(buf, quoted) : -ENOMEM;
 }
 
 /* `{"source":…,"tz":…` and `,"ingested_at":…,"batch_id":…}\n`: the same for every row. */
@@ -422,12 +447,17 @@ static int make_frame(const Row *like, const char *batch_id, Buf *prefix, Buf *s
 
     for (size_t i = 0; i < ELEMENTS(strings) && r >= 0; i++)
         r = add_json_string(prefix, names[i], row_string_peek(like, i));
-    if (r >= 0 && like->ingested_usec != 0)
-        r = buf_printf(suffix, ",\"ingested_at\":\"%s\"",
-                       time_format_rfc3339(at, like->ingested_usec));
+    if (r >= 0 && like->ingested_usec != 0) {
+        const char *const parts[] = {",\"ingested_at\":\"",
+                                     time_format_rfc3339(at, like->ingested_usec), "\""};
+
+        r = add_parts(suffix, parts, ELEMENTS(parts));
+    }
     if (r >= 0)
-        r = buf_printf(suffix, ",\"batch_id\":\"%.*s\"}\n", BLOCK_BATCH_ID_SIZE, batch_id);
-    return r;
+        r = buf_add_str(suffix, ",\"batch_id\":\"");
+    if (r >= 0)
+        r = buf_add(suffix, batch_id, BLOCK_BATCH_ID_SIZE);
+    return r < 0 ? r : buf_add_str(suffix, "\"}\n");
 }
 
 static char *put_text(char *at, const char *text, size_t size)
