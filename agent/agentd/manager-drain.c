@@ -11,7 +11,9 @@
 #define SYSTEMD_PATH       "/org/freedesktop/systemd1"
 #define SYSTEMD_MANAGER    "org.freedesktop.systemd1.Manager"
 
-#define GOING_DOWN_TIMEOUT (2 * SECOND)
+/* For each of two questions: on the way down a small machine's systemd has more to do than to
+ * answer. */
+#define GOING_DOWN_TIMEOUT (5 * SECOND)
 
 /* Whether systemd has a start job for shutdown.target: only then does a SIGTERM mean more than a
  * restart of ours. */

@@ -449,11 +449,18 @@ Manager *manager_free(Manager *m)
 
 void manager_stop(Manager *m)
 {
+    uint64_t asked = now_boottime_usec();
+
     if (m->stopping)
         return;
     m->stopping = true;
     if (machine_is_going_down(m->bus)) {
-        manager_begin_drain(m, "the machine goes down", DRAIN_BUDGET_USEC, /* exit_after= */ true);
+        uint64_t spent = now_boottime_usec() - asked;
+
+        /* The unit's TimeoutStopSec= counts from the signal. */
+        manager_begin_drain(m, "the machine goes down",
+                            DRAIN_BUDGET_USEC - MIN_OF(spent, DRAIN_BUDGET_USEC / 2),
+                            /* exit_after= */ true);
         return;
     }
     manager_event(m, LOG_LEVEL_NOTICE, "agentd-stopping", NULL, "stopping; containers go on");
