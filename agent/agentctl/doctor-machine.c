@@ -21,6 +21,13 @@
 #define DISK_HIGH_PERCENT   85 /* where no plan says it */
 #define UNITS_OUTPUT_MAX    (64U << 10)
 #define UNITS_TIMEOUT_USEC  (5 * SECOND)
+#define DOCKER_UNIT         "docker.service"
+
+/* Then nothing is asked of the engine. A plan that nobody knows may have some. */
+static bool has_no_containers(const Doctor *doctor)
+{
+    return doctor->plan && doctor->plan->containers.n == 0;
+}
 
 /* ---- The engine ---- */
 
@@ -29,6 +36,10 @@ static void on_engine(EngineOp *op, const EngineReply *reply, const Error *err, 
     Probe *probe = userdata;
     Doctor *doctor = probe->doctor;
 
+    if (err && has_no_containers(doctor)) {
+        probe_skip(probe, "not needed: the plan names no container");
+        return;
+    }
     if (err) {
         probe_failed(probe, err,
                      err->code == -EACCES ? "sudo agentctl doctor"
@@ -231,8 +242,11 @@ static void judge_unit(Doctor *doctor, const UnitState *unit)
         remedy = str_printf("sudo systemctl unmask --now %s", unit->name);
         probe_wrong(probe, remedy, "is masked");
     } else if (!streq_ptr(unit->load, "loaded")) {
-        probe_wrong(probe, "sudo apt-get install --reinstall mervis-agent", "is %s",
-                    unit->load ? unit->load : "not there");
+        probe_wrong(probe,
+                    streq(unit->name, DOCKER_UNIT)
+                        ? "sudo apt-get install docker.io"
+                        : "sudo apt-get install --reinstall mervis-agent",
+                    "is %s", unit->load ? unit->load : "not there");
     } else if (streq_ptr(unit->active, "failed")) {
         remedy =
             str_printf("journalctl -u %s -n 50; sudo systemctl restart %s", unit->name, unit->name);
@@ -281,22 +295,26 @@ static void on_units(int status, bool timed_out, const Buf *output, void *userda
 
 void check_units(Doctor *doctor)
 {
-    const char *const argv[] = {
-        "systemctl",
-        "show",
-        "--property=Id,LoadState,ActiveState,UnitFileState,NeedDaemonReload",
-        "agentd.service",
-        "statusd.service",
-        "statusd.socket",
-        "docker.service",
-        doctor->plan && doctor->plan->crawl ? "crawlerd.service" : NULL,
-        NULL};
+    const char *argv[] = {"systemctl",
+                          "show",
+                          "--property=Id,LoadState,ActiveState,UnitFileState,NeedDaemonReload",
+                          "agentd.service",
+                          "statusd.service",
+                          "statusd.socket",
+                          NULL,
+                          NULL,
+                          NULL};
+    size_t n = ELEMENTS(argv) - 3;
     const ChildSpec spec = {
         .argv = argv, .timeout_usec = UNITS_TIMEOUT_USEC, .max_output = UNITS_OUTPUT_MAX};
     auto_free char *booted = path_join(doctor->options->root, "run/systemd/system");
     Probe *probe = probe_new(doctor, "units");
     auto_error Error err = {0};
 
+    if (!has_no_containers(doctor))
+        argv[n++] = DOCKER_UNIT;
+    if (doctor->plan && doctor->plan->crawl)
+        argv[n] = "crawlerd.service";
     if (!probe)
         return;
     if (!booted || access(booted, F_OK) < 0)

@@ -273,8 +273,8 @@ static void on_engine_down(const Error *err, void *userdata)
     m->context.engine_outages++;
     error_done(&m->engine_trouble);
     (void)error_copy(&m->engine_trouble, err);
-    manager_event(m, LOG_LEVEL_WARNING, "engine-unreachable", NULL,
-                  "container engine: %s; retrying", error_text(err));
+    manager_event(m, LOG_LEVEL_WARNING, "engine-unreachable", NULL, "%s; retrying",
+                  error_text(err));
 }
 
 static void on_poweroff(const char *reason, void *userdata)

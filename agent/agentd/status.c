@@ -36,9 +36,16 @@ static bool is_wrong(const Resource *resource)
     return resource->state == RESOURCE_FAILED;
 }
 
+/* A plan without containers asks nothing of the engine, which then need not be there. */
+static bool engine_is_missed(const Manager *m)
+{
+    return m->engine_trouble.code < 0 && (!m->context.plan || m->context.plan->containers.n > 0 ||
+                                          reconciler_next_leaving(m->reconciler, NULL));
+}
+
 static bool anything_is_wrong(const Manager *m)
 {
-    if (m->metadata_trouble.code < 0 || m->engine_trouble.code < 0 || m->refused_sha256 ||
+    if (m->metadata_trouble.code < 0 || engine_is_missed(m) || m->refused_sha256 ||
         m->plan_removed || m->accept_again || m->unclaimed || m->state.trouble.code < 0)
         return true;
     for (Resource *r = reconciler_next(m->reconciler, NULL); r;
@@ -66,7 +73,7 @@ static const char *first_trouble(const Manager *m)
 {
     if (m->refused_sha256)
         return "the newest plan was refused";
-    if (m->engine_trouble.code < 0)
+    if (engine_is_missed(m))
         return error_text(&m->engine_trouble);
     for (Resource *r = reconciler_next(m->reconciler, NULL); r;
          r = reconciler_next(m->reconciler, r))
