@@ -4,6 +4,7 @@
 A scenario names them as ["name", argument]. A fault that nobody met has tested nothing, so each returns a Struck.
 """
 
+import json
 import os
 import re
 import shutil
@@ -218,19 +219,21 @@ def _tree(pid):
 
 CLOCK = "/etc/mervis-clock"
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
+SHIFTED = "/usr/lib/libfaketime-chaos.so"
+SHIFT = f"FAKETIME_TIMESTAMP_FILE={CLOCK} FAKETIME_NO_CACHE=1 DONT_FAKE_MONOTONIC=1"
 CLOCK_SLACK = 60  # how old a document may be whose time is looked at
 
 
 def clock_ready(world, _=None):
     """Let agentd and crawlerd read their wall clock through a library that can shift it: a machine that shares its
     kernel has no clock of its own."""
-    shutil.copy(FAKETIME, world.vm.path("/usr/lib/libfaketime-chaos.so"))
+    shutil.copy(FAKETIME, world.vm.path(SHIFTED))
     world.vm.write(CLOCK, "+0")
     for unit in ("agentd", "crawlerd"):
         world.vm.sh(f"""mkdir -p /run/systemd/system/{unit}.service.d
-            printf '[Service]\\nEnvironment=LD_PRELOAD=/usr/lib/libfaketime-chaos.so\\n' \
+            printf '[Service]\\nEnvironment=LD_PRELOAD={SHIFTED}\\n' \
                 >/run/systemd/system/{unit}.service.d/clock.conf
-            printf 'Environment=FAKETIME_TIMESTAMP_FILE={CLOCK} FAKETIME_NO_CACHE=1 DONT_FAKE_MONOTONIC=1\\n' \
+            printf 'Environment={SHIFT}\\n' \
                 >>/run/systemd/system/{unit}.service.d/clock.conf""")
     world.vm.sh("systemctl daemon-reload; systemctl restart agentd crawlerd")
 
@@ -245,6 +248,13 @@ def _off(said):
     return round(datetime.fromisoformat(said["at"].replace("Z", "+00:00")).timestamp() - time.time())
 
 
+def _doctor_on_the_clock(world):
+    """What agentctl doctor says of it, by the same shifted clock: (whether it is right, the message)."""
+    said = world.vm.sh(f"GCE_METADATA_HOST={METADATA} LD_PRELOAD={SHIFTED} {SHIFT} agentctl doctor --json", check=False)
+    found = next(check for check in json.loads(said.stdout)["checks"] if check["id"] == "clock")
+    return found["ok"], found["message"]
+
+
 def clock(world, seconds):
     before = int(world.vm.out(f"cat {CLOCK}"))
     world.vm.write(CLOCK, f"{seconds:+d}")
@@ -255,7 +265,10 @@ def clock(world, seconds):
             return None
         agent, crawler = _off(status), _off(status["crawler"])
         jumped = all(abs(off - seconds) < CLOCK_SLACK < abs(off - before) for off in (agent, crawler))
-        return ("clock", {"before": before, "agentd": agent, "crawlerd": crawler}) if jumped else None
+        right, doctor = _doctor_on_the_clock(world)
+        if not jumped or right != (seconds == 0):
+            return None
+        return "clock", {"before": before, "agentd": agent, "crawlerd": crawler, "doctor": doctor}
     return Struck(proof, lambda: world.vm.write(CLOCK, "+0"))
 
 
