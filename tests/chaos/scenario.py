@@ -130,7 +130,9 @@ class Play:
             last_bad = max([at for at, ok in page.samples[-4000:] if not ok] +
                            [at for at, told in said.samples[-1000:] if told != (True, True)] + [since])
             last_bad = max(last_bad, newest_at if newest_at is not None and newest_at - since > 0.5 else since)
-            if newest_at is not None and said.samples and self._now() - last_bad >= CALM:
+            # Both must have asked and been answered since: a question that still waits may be the one that fails.
+            if newest_at is not None and all(
+                    watch.samples and watch.samples[-1][0] - last_bad >= CALM for watch in (page, said)):
                 return round(last_bad - since, 1)
             time.sleep(0.1)
         return None

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -147,9 +148,26 @@ def test_what_shall_be_noticed_is_noticed_in_time(monkeypatch):
     assert said(9.0) == [] and "noticed after 11.0 s" in said(11.0)[0] and said(None) == ["not noticed within 10 s"]
 
 
+def test_recovery_waits_for_a_question_that_has_no_answer_yet(monkeypatch):
+    """Struck at 1 s; the question of 1 s fails at 3.3 s, after two seconds in which nothing bad was heard."""
+    now = [1.0]
+    page, said = (SimpleNamespace(samples=[(0.9, good)]) for good in ("version=1", (True, True)))
+
+    def pass_time(seconds):
+        now[0] = round(now[0] + seconds, 3)
+        page.samples.append((now[0], "version=1"))
+        if now[0] >= 3.3:
+            said.samples.append((now[0], (True, True) if now[0] > 3.35 else None))
+    monkeypatch.setattr(playing.time, "sleep", pass_time)
+    world = SimpleNamespace(page_is_the_newest=lambda: True)
+    play = Play(world, {"name": "x", "text": "kill-statusd", "recovery": 15}, 1)
+    monkeypatch.setattr(play, "_now", lambda: now[0])
+    assert play._wait_recovered(page, said, 1.0) == 2.3 and now[0] >= 5.3
+
+
 def test_every_proof_that_a_fault_gives_has_its_words():
     source = (TOP / "tests/chaos/faults.py").read_text()
-    keys = set(re.findall(r'\(\(?"([a-z-]+)", \{', source)) | set(re.findall(r'"(delayed|refused)"', source))
+    keys = set(re.findall(r'[( ]"([a-z-]+)", \{', source)) | set(re.findall(r'"(delayed|refused)"', source))
     assert keys == set(report.PROOFS)
     for words in report.PROOFS.values():
         assert set(words) == set(report.LANGUAGES) and re.search("[가-힣]", words["ko"])
