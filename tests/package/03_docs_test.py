@@ -103,7 +103,7 @@ def test_the_sample_of_status_is_a_screen_of_80_columns():
 
 def commands(document):
     """What a README tells one to type, without the remarks behind it; nor the samples and pictures."""
-    lines = re.findall(r"(?m)^ {4,}((?:contrib/|apt |autoreconf |make |gcloud |sha256sum |packer |terraform |docker |agentctl |--|-var |lib).*)$", document.read_text())
+    lines = re.findall(r"(?m)^ {4,}((?:contrib/|apt |autoreconf |make |gcloud |systemctl |sha256sum |packer |terraform |docker |agentctl |--|-var |lib).*)$", document.read_text())
     return [re.sub(r"\s+# .*", "", line) for line in lines]
 
 
