@@ -328,8 +328,8 @@ def table_of(*functions):
     return {function.__name__.replace("_", "-"): function for function in functions}
 
 
-FAULTS = table_of(kill, freeze, container_killed, container_deleted, image_deleted, cut, loss, latency, outage, disk_full,
-                  memory, clock, preempt, power_cut, recreate)
+FAULTS = table_of(kill, freeze, container_killed, container_deleted, image_deleted, cut, loss, latency, outage,
+                  disk_full, memory, clock, preempt, power_cut, recreate)
 # Steps that break nothing: what must be there before, and what happens at the worst time.
 OTHERS = table_of(clock_ready, clock_normal, publish, secret, wait)
 

@@ -12,12 +12,13 @@ WORDS = {
     "en": {
         "title": "mervis-agent: what was broken, and how it came back",
         "intro":
-            "Each scenario ran on a whole machine with the real daemons and a real container engine, under a steady load: "
-            "the page is asked every 50 ms, and the crawler has rows on their way all the time. Servers of Google and of "
-            "the markets are doubles. Times are measured, nothing is estimated. Away: all the seconds in which the page "
-            "did not answer, from the fault on. Page there: its share of a time that is the same in each run of a "
-            "scenario, from the fault for as long as it is made to last and 30 s more; so it does not depend on how long "
-            "one looked. A scenario holds only if something shows that its fault struck.",
+            "Each scenario ran on a whole machine with the real daemons and a real container engine, under a "
+            "steady load: the page is asked every 50 ms, and the crawler has rows on their way all the time. "
+            "Servers of Google and of the markets are doubles. Times are measured, nothing is estimated. Away: "
+            "all the seconds in which the page did not answer, from the fault on. Page there: its share of a time "
+            "that is the same in each run of a scenario, from the fault for as long as it is made to last and 30 "
+            "s more; so it does not depend on how long one looked. A scenario holds only if something shows that "
+            "its fault struck.",
         "summary": "{ok} of {n} scenarios held. Rows lost: {lost}. Rows doubled: {doubled}. Seed {seed}.",
         "scenario": "Scenario", "recovery": "Recovery", "availability": "Page there", "away": "Away",
         "reaction": "Noticed after", "rows": "Rows complete after", "lost": "Lost", "doubled": "Doubled",

@@ -176,7 +176,8 @@ class Play:
         else:
             self._expect(proofs, "not struck: no fault among the steps")
             for one in proofs:
-                self._expect(one["proof"], f"not struck: nothing shows that {' '.join(map(str, one['step']))} met anybody")
+                name = " ".join(map(str, one["step"]))
+                self._expect(one["proof"], f"not struck: nothing shows that {name} met anybody")
         limit = self.scenario.get("noticed")
         self._expect(limit is None or (found["reaction"] is not None and found["reaction"] <= limit),
                      f"noticed after {found['reaction']} s, {limit} s are allowed" if found["reaction"] is not None else

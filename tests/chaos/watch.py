@@ -32,7 +32,7 @@ class Watch(threading.Thread):
 
 
 def availability(samples, begin, window):
-    """(the share of the window's time in which the answer was true, all the seconds since its begin in which it was not).
+    """(the share of the window's time in which the answer was true, all seconds since its begin in which it was not).
     The window is of the scenario, not of how long one happened to look; the seconds do not end with it."""
     good = total = away = 0.0
     for (at, value), (end, _) in zip(samples, samples[1:]):

@@ -46,7 +46,7 @@ def compare(wanted, rows):
 
 
 def doubled(rows):
-    """What the source said once and the table has again. It never changes what it said, so a revision is a double, too."""
+    """What the source said once and the table has again. It never changes what it said: a revision is a double, too."""
     firsts = [row for row in rows if int(row["revision"]) == 0]
     return len(rows) - len({tuple(row[name] for name in KEY) for row in firsts})
 
@@ -174,8 +174,8 @@ class World:
                 "update": {"check": "10s", "settle": "2s"}}],
             "crawl": {
                 "contact": "ops@example.com",
-                "jobs": [{"name": f"round-{self.round}", "recipe": "yahoo-chart", "symbols": self.symbols, "interval": "1m",
-                          "every": "30s", "backfill": f"{HOURS}h", "terms": "acknowledged"}],
+                "jobs": [{"name": f"round-{self.round}", "recipe": "yahoo-chart", "symbols": self.symbols,
+                          "interval": "1m", "every": "30s", "backfill": f"{HOURS}h", "terms": "acknowledged"}],
                 "egress": {"min_delay": "200ms"},
                 "sink": {"bigquery": {"dataset": "market", "table": "bars", "flush": "90s", "max_rows": 1000}}},
         }
