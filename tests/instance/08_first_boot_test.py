@@ -148,3 +148,21 @@ def test_without_a_notice_the_crawler_and_the_containers_are_drained_side_by_sid
     begin, end = (next(at for line, at in told.items() if words in line)
                   for words in ("Stopping agentd.service", "Stopped crawlerd.service"))
     assert begin < end, told
+
+
+def test_a_plan_without_containers_does_not_miss_an_engine(world):
+    vm = world.vm
+    vm.path("/etc/systemd/system/docker.service").symlink_to("/dev/null")
+    vm.path("/etc/systemd/system/docker.socket").symlink_to("/dev/null")
+    world.put(timezone="Asia/Seoul")
+    vm.boot()
+    assert world.settle()["state"] == "well"
+    line = next(one for one in vm.out("agentctl doctor || true").splitlines() if one.split()[1:2] == ["engine"])
+    assert "not needed: the plan names no container" in line
+    assert "docker.service" not in vm.out("agentctl doctor || true")
+
+    # With one it does, and says what to install.
+    world.put(containers=[{"name": "app", "image": f"{REGISTRY_HOST}/{REPOSITORY}:stable"}])
+    status = vm.explain("the engine to be missed", lambda: vm.status() if vm.status()["state"] == "degraded" else None, 30)
+    assert status["ready"] is False
+    assert "sudo apt-get install docker.io" in vm.out("agentctl doctor || true")
