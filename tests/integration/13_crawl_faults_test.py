@@ -295,3 +295,26 @@ def test_market_hosts_out_of_reach_while_google_answers_is_named(crawl):
         for filler in fillers:
             filler.close()
     assert status == 1 and "Cloud NAT has no port left" in said, said
+
+
+def wakes(pid):
+    """How often the process went to sleep."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("voluntary_ctxt_switches"))
+
+
+def test_waiting_for_an_answer_costs_nothing(crawl):  # noqa: F811
+    """The last symbol of a round is asked for, its host might be asked more, and there is nothing left to ask for."""
+    recipe = crawl.directory / "recipes" / "yahoo-chart.json"
+    recipe.write_text(recipe.read_text().replace('"connections": 1', '"connections": 4'))
+    crawl.egress = {"connections_per_host": 4}
+    crawl.cloud.fault({"service": "market"}, {"delay": 6}, times=1)
+    process = crawl.daemon(crawl.new_symbols(1))
+    crawl.wait_for(lambda: "going on without D-Bus" in crawl.log.read_text(errors="replace"))
+    time.sleep(1)
+    before = wakes(process.pid)
+    time.sleep(3)
+    woken = wakes(process.pid) - before
+    process.terminate()
+    process.wait(30)
+    assert woken < 100

@@ -111,6 +111,7 @@ class Crawl:
         self.sink = {}  # changes to the plan's sink
         self.local_sink = None  # instead of BigQuery
         self.endpoint = None  # instead of the double, for the market host
+        self.egress = {}  # beside the plan's own
         self.timeout = "2m"
         self.done = []  # symbols whose rows must be in the table
         # The window begins where no exchange is open, or its edge would move while we run.
@@ -134,7 +135,7 @@ class Crawl:
                 "jobs": [{"name": "us", "recipe": "yahoo-chart", "symbols": symbols,
                           "interval": "1m", "every": "1h", "backfill": f"{backfill}s",
                           "terms": "acknowledged"}],
-                "egress": {"min_delay": "0s", "nat_ports": 64},
+                "egress": {"min_delay": "0s", "nat_ports": 64, **self.egress},
                 "sink": self.local_sink or {"bigquery": sink}},
             "endpoints": {HOST: self.endpoint or f"{self.cloud.base}/market/{HOST}",
                           "bigquery.googleapis.com": self.cloud.base}}))
