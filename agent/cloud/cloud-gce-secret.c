@@ -367,8 +367,8 @@ static void on_answer(const HttpResponse *response, const Error *answer_err, voi
     }
     if (response->status == 403 && ask_scopes(secret, response, NULL) >= 0)
         return;
-    r = response->status == 200 ? read_answer(secret, response, &result, &error)
-                                : say_refused(secret, response, &error);
+    r = response->status / 100 == 2 ? read_answer(secret, response, &result, &error)
+                                    : say_refused(secret, response, &error);
     /* Damaged on the way is worth another way. */
     if (r < 0 && error.kind == ERROR_CORRUPT && ++secret->tries < SECRET_CRC_TRIES &&
         cloud_op_defer(&secret->op, SECRET_CRC_PAUSE, secret_ask_later) >= 0)
