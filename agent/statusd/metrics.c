@@ -152,7 +152,8 @@ static int sample_value(const Metric *metric, const json_t *value, char *ret, si
     return 0;
 }
 
-/* {name="value"}: backslash, quote and newline are escaped. */
+/* {name="value"}: backslash, quote and newline are escaped; the format knows nothing for other control
+ * characters, which no name of ours has. */
 static int add_label(Buf *ret, const char *name, const char *value, bool first)
 {
     int r;
@@ -170,7 +171,7 @@ static int add_label(Buf *ret, const char *name, const char *value, bool first)
             r = buf_add_str(ret, "\\n");
             break;
         default:
-            r = buf_add_char(ret, *p);
+            r = buf_add_char(ret, (uint8_t)*p < ' ' ? ' ' : *p);
         }
     return r < 0 ? r : buf_add_char(ret, '"');
 }
