@@ -236,9 +236,9 @@ def print_report(report, out=sys.stdout):
         print_costs(costs, out)
     for name, value in report["measured"].items():
         if name not in costs:
-            print(f"  {name:<40}{json.dumps(value)}", file=out)
+            print(f"  {name:<45} {json.dumps(value)}", file=out)
     for aim in report["aims"]:
-        print(f"  {aim['verdict']:<13}{aim['what']:<46}{aim['measured']:<25} aim: {aim['sense']} {aim['limit']:g}",
+        print(f"  {aim['verdict']:<13}{aim['what']:<52} {aim['measured']:<25} aim: {aim['sense']} {aim['limit']:g}",
               file=out)
     for note in report["notes"]:
         print(f"  note: {note}", file=out)

@@ -41,15 +41,16 @@ static unsigned char timer_clocks[FDS_MAX]; /* by descriptor: a Clock */
 __attribute__((constructor)) static void pace_begin(void)
 {
     const char *at = getenv("MERVIS_PACE");
-    int64_t words[CLOCKS + 2];
+    int64_t words[CLOCKS + 2] = {0};
+    size_t n = 0;
     char *end;
 
-    for (size_t i = 0; at && i < CLOCKS + 2; i++, at = end) {
-        words[i] = strtoll(at, &end, 10);
+    for (; at && n < CLOCKS + 2; n++, at = end) {
+        words[n] = strtoll(at, &end, 10);
         if (end == at)
-            at = NULL;
+            break;
     }
-    if (!at || words[0] < 1) {
+    if (n < CLOCKS + 2 || words[0] < 1) {
         (void)fprintf(stderr,
                       "pace: MERVIS_PACE is not \"FACTOR BOOTTIME MONOTONIC REALTIME STEP\"\n");
         _exit(EXIT_FAILURE);
