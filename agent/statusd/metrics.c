@@ -74,7 +74,7 @@ static const Metric metrics[] = {
     {"mervis_crawler_host_connections_total", "counter", "Connections opened to a host.", FROM_CRAWLER, "hosts", "connections", FORM_NUMBER, NULL, {"host"}},
     {"mervis_crawler_host_breaker_open", "gauge", "Whether a host is left alone after failures.", FROM_CRAWLER, "hosts", "breaker_open", FORM_BOOL, NULL, {"host"}},
     {"mervis_crawler_host_recent_connections", "gauge", "Connections opened to a host in the last 120 s, for which Cloud NAT keeps ports.", FROM_CRAWLER, "hosts", "connections_120s", FORM_NUMBER, NULL, {"host"}},
-    {"mervis_crawler_nat_ports", "gauge", "Connections that the plan allows to a host in 120 s.", FROM_CRAWLER, "egress", "nat_ports", FORM_NUMBER, NULL, {0}},
+    {"mervis_crawler_nat_ports", "gauge", "Most new connections to a host in 120 s, by the plan.", FROM_CRAWLER, "egress", "nat_ports", FORM_NUMBER, NULL, {0}},
     {"mervis_crawler_egress_today_bytes", "gauge", "Bytes to and from all hosts since 00:00 UTC.", FROM_CRAWLER, "egress", "bytes_today", FORM_NUMBER, NULL, {0}},
     {"mervis_crawler_egress_today_dollars", "gauge", "What Cloud NAT costs today, by the plan's prices.", FROM_CRAWLER, "egress", "cost_today", FORM_REAL, NULL, {0}},
     {"mervis_crawler_loads_today", "gauge", "Load jobs since 00:00 UTC; BigQuery allows 1,500 a table.", FROM_CRAWLER, "delivery", "loads_today", FORM_NUMBER, NULL, {0}},
