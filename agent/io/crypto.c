@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <limits.h>
+#include <malloc.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <string.h>
@@ -324,6 +325,25 @@ void cleanse_free(char *s)
         return;
     cleanse(s, strlen(s));
     free(s);
+}
+
+void wiping_free(void *data)
+{
+    if (data)
+        cleanse(data, malloc_usable_size(data));
+    free(data);
+}
+
+void *wiping_realloc(void *data, size_t size)
+{
+    void *moved = size > 0 ? malloc(size) : NULL;
+
+    if (size > 0 && !moved)
+        return NULL;
+    if (data && moved)
+        memcpy(moved, data, MIN_OF(size, malloc_usable_size(data)));
+    wiping_free(data);
+    return moved;
 }
 
 void cleanse_freep(char **s)

@@ -47,6 +47,9 @@ DEFINE_AUTO(SecretBytes, secret_bytes_free)
 void cleanse(void *data, size_t size);
 /* Cleanses, then frees a string or a buffer's content. */
 void cleanse_free(char *s);
+/* free() and realloc() for a library that copies secrets about: nothing of what it held stays. */
+void wiping_free(void *data);
+void *wiping_realloc(void *data, size_t size);
 void cleanse_freep(char **s);
 void buf_cleanse_done(Buf *buf);
 #define auto_secret_str auto_(cleanse_freep)

@@ -6,6 +6,7 @@
 #include <strings.h>
 
 #include "agent/base/str.h"
+#include "agent/io/crypto.h"
 #include "agent/io/http-private.h"
 
 /* Decompressed here and not by libcurl, which takes a gzip stream that ends early for a complete
@@ -141,6 +142,8 @@ size_t body_receive(char *data, size_t unit, size_t count, void *userdata)
         return 0; /* a short count ends the transfer */
 
     r = op->gunzip ? gunzip_feed(op->gunzip, data, size) : take_plain(data, size, op);
+    if (!op->dead && op->request.sensitive)
+        cleanse(data, size); /* curl's own copy: it reads on behind it */
     if (r < 0 && op->stop == OP_STOP_NONE && !op->dead)
         (void)(r == -ENOMEM ? stop_with(op, OP_STOP_NO_MEMORY, r)
                             : stop_encoding(op, "the body does not decompress"));

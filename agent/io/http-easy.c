@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <openssl/ssl.h>
 #include <stdlib.h>
 #include <strings.h>
 #include <sys/socket.h>
@@ -319,6 +320,13 @@ static void set_limits(HttpOp *op, uint64_t limit_usec)
     (void)curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
 }
 
+/* OpenSSL decrypts a record in place, and would keep it there. */
+static CURLcode on_tls_context(CURL *easy, void *context, void *userdata)
+{
+    (void)SSL_CTX_set_options(context, SSL_OP_CLEANSE_PLAINTEXT);
+    return CURLE_OK;
+}
+
 static void set_transport(HttpOp *op)
 {
     const HttpRequest *request = &op->request;
@@ -335,6 +343,8 @@ static void set_transport(HttpOp *op)
         (void)curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, op->unix_socket);
     if (request->no_proxy || op->unix_socket || host_is_loopback(op->hop_host))
         (void)curl_easy_setopt(easy, CURLOPT_PROXY, "");
+    if (request->sensitive)
+        (void)curl_easy_setopt(easy, CURLOPT_SSL_CTX_FUNCTION, on_tls_context);
     if (request->fresh_connection)
         (void)curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
     (void)curl_easy_setopt(easy, CURLOPT_USERAGENT, op->client->user_agent);

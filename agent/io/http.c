@@ -5,11 +5,13 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <jansson.h>
 #include <stdlib.h>
 #include <strings.h>
 #include <sys/epoll.h>
 
 #include "agent/base/str.h"
+#include "agent/io/crypto.h"
 #include "agent/io/http-private.h"
 
 #define HTTP_IDLE_USEC       (600 * SECOND)
@@ -193,8 +195,12 @@ static int client_init_curl(HttpClient *client)
     static bool initialized;
     CURLM *multi;
 
-    if (!initialized && curl_global_init(CURL_GLOBAL_SSL) != CURLE_OK)
+    /* Answers hold secrets, and who receives and who parses them keeps copies on the way. */
+    if (!initialized && curl_global_init_mem(CURL_GLOBAL_SSL, malloc, wiping_free, wiping_realloc,
+                                             strdup, calloc) != CURLE_OK)
         return -ENOMEM;
+    if (!initialized)
+        json_set_alloc_funcs(malloc, wiping_free);
     initialized = true;
 
     client->multi = multi = curl_multi_init();
