@@ -454,7 +454,8 @@ void manager_stop(Manager *m)
     if (m->stopping)
         return;
     m->stopping = true;
-    if (machine_is_going_down(m->bus)) {
+    /* Asked only where it is not known: each answer may take seconds of the few that there are. */
+    if (m->context.draining || machine_is_going_down(m->bus)) {
         uint64_t spent = now_boottime_usec() - asked;
 
         /* The unit's TimeoutStopSec= counts from the signal. */

@@ -103,8 +103,12 @@ static int timer_arm(Timer *timer)
 
     if (r >= 0)
         r = sd_event_source_set_time_accuracy(timer->source, timer->accuracy_usec);
+    if (r >= 0)
+        r = sd_event_source_set_enabled(timer->source, SD_EVENT_ONESHOT);
     timer->armed_accuracy_usec = timer->accuracy_usec;
-    return r < 0 ? r : sd_event_source_set_enabled(timer->source, SD_EVENT_ONESHOT);
+    if (r < 0)
+        timer->at_usec = USEC_INFINITY; /* not set */
+    return r;
 }
 
 static int on_time(sd_event_source *source, uint64_t usec, void *userdata)

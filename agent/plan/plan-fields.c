@@ -49,8 +49,10 @@ static const FieldCustom version = {
 static void check_secret(FieldContext *context, void *object)
 {
     const PlanSecret *secret = object;
-    const char *at = secret->secret ? strstr(secret->secret, VERSIONS) : NULL;
-    const char *named = at ? at + strlen(VERSIONS) : NULL;
+    const char *named = NULL;
+
+    for (const char *at = secret->secret; at && (at = strstr(at, VERSIONS)); named = at)
+        at += strlen(VERSIONS); /* the last one: a secret can be called so */
 
     if (named && secret->version && field_is_given(context, "version") &&
         !streq(named, secret->version))

@@ -10,6 +10,8 @@
 
 #define WAKE_ACCURACY_USEC (100 * MSEC)
 #define SAID_WAIT_USEC     (5 * SECOND)
+/* A back-fill whose end could not be written down is walked through again after this. */
+#define UNSAVED_RETRY_USEC (5 * SECOND)
 /* What the wall clock may differ from boottime by without having been set: it is slewed, too. */
 #define CLOCK_STEP_USEC SECOND
 /* Who sleeps until a market opens or a day begins sees within this time that the clock was set. */
@@ -141,8 +143,12 @@ static bool run_may_ask(Fetcher *f, const Run *run, uint64_t *wait)
     const char *why;
     uint64_t left;
 
-    if (f->in_flight >= FETCH_AT_ONCE_MAX || source_get(f, run->job->recipe->hosts[0], &source) < 0)
+    if (f->in_flight >= FETCH_AT_ONCE_MAX)
         return false;
+    if (source_get(f, run->job->recipe->hosts[0], &source) < 0) {
+        look_again(wait, SECOND); /* for want of memory */
+        return false;
+    }
     limits = limits_of(f, source, run->job);
     left = fetch_host_wait(source->host, &limits, wall_now(f), &why);
     say_wait(source->host, left, why);
@@ -267,7 +273,7 @@ static void run_ended(Fetcher *f, Run *run)
         if (run->failed == 0 && name &&
             (f->memory.cursors_forget(f->memory.userdata, run->job->name, run->range, NULL) < 0 ||
              f->memory.text_save(f->memory.userdata, name, NULL, /* now= */ true, NULL) < 0)) {
-            run_start(run);
+            run->due_usec = usec_add(now_boottime_usec(), UNSAVED_RETRY_USEC);
             return;
         }
         run_free(f, run);

@@ -31,6 +31,7 @@ int fetcher_new(sd_event *event, HttpClient *http, const FetchMemory *memory,
     f->http = http;
     f->memory = *memory;
     f->handlers = *handlers;
+    f->wall_ahead_usec = (int64_t)now_realtime_usec() - (int64_t)now_boottime_usec();
     if (timer_new(event, on_timer, f, &f->timer) < 0)
         return error_oom(err);
     bytes_load(f);
@@ -117,7 +118,7 @@ int fetcher_configure(Fetcher *f, const FetchConfig *config, Error *err)
 
     drop_runs(f);
     f->config = *config;
-    f->wall_ahead_usec = (int64_t)now_realtime_usec() - (int64_t)now_boottime_usec();
+    (void)wall_now(f);
     free(f->user_agent);
     f->user_agent = take_ptr(agent);
     f->counts = calloc(MAX_OF(config->n_jobs, (size_t)1), sizeof(*f->counts));
