@@ -103,20 +103,49 @@ static bool has_view_named(const Container *c, const char *name)
     return false;
 }
 
+/* An engine that was renaming a container while somebody deleted it gives its name to nobody until
+ * it is started anew (seen with Docker 20.10.24). That may happen without us: it is tried again. */
+static void name_is_lost(Container *c)
+{
+    auto_error Error err = {0};
+
+    (void)error_set(&err, -EAGAIN, ERROR_TEMPORARY,
+                    "the engine keeps the name %s for a container that is gone", c->taken_name);
+    (void)error_remedy(&err, err.code, "sudo systemctl restart docker");
+    container_finish(c, &err);
+}
+
+static void on_holder_inspected(EngineOp *op, const EngineReply *reply, const Error *failure,
+                                void *userdata)
+{
+    Container *c = userdata;
+    auto_error Error err = {0};
+
+    if (failure && failure->code == -ENOENT) {
+        name_is_lost(c);
+        return;
+    }
+    if (failure)
+        (void)error_copy(&err, failure);
+    else {
+        (void)error_set(&err, -EEXIST, ERROR_INVALID,
+                        "the name %s is taken by a container that mervis-agent did not make",
+                        c->taken_name);
+        (void)error_remedy(&err, err.code, "docker rename %s another-name, or docker rm %s",
+                           c->taken_name, c->taken_name);
+    }
+    container_finish(c, &err);
+}
+
 static void name_is_taken(Container *c)
 {
     auto_error Error err = {0};
 
-    if (has_view_named(c, c->taken_name)) {
+    if (has_view_named(c, c->taken_name))
         switch_step(c); /* by us: a step that was told before a restart of ours came late */
-        return;
-    }
-    (void)error_set(&err, -EEXIST, ERROR_INVALID,
-                    "the name %s is taken by a container that mervis-agent did not make",
-                    c->taken_name);
-    (void)error_remedy(&err, err.code, "docker rename %s another-name, or docker rm %s",
-                       c->taken_name, c->taken_name);
-    container_finish(c, &err);
+    else if (engine_inspect_container(c->resource->context->engine, c->taken_name,
+                                      on_holder_inspected, c, &c->op, &err) < 0)
+        container_finish(c, &err);
 }
 
 /* The engine refuses to rename one that it is about to restart, which its list may not show yet; so
@@ -204,6 +233,8 @@ static void step_failed(Container *c, const Error *err)
     c->op = engine_op_free(c->op);
     if (copy.code == -EEXIST)
         container_observe(c, name_is_taken);
+    else if (copy.code == -ENOENT && (c->step == SWITCH_STOP || c->step == SWITCH_RENAME))
+        container_is_lost(c); /* somebody deleted it between our look and this */
     else if (c->step == SWITCH_RENAME && !is_engine_away(&copy) && may_be_stopped(c) &&
              c->renames_refused++ < 3)
         stop_before_rename(c);

@@ -419,6 +419,26 @@ static void a_fault_of_the_machine_condemns_nobody(void **state)
          .state = "rolled-back",
          .quarantine = "",
          .message = "no space left on device; nothing speaks against the release"},
+        {.name = "the engine keeps the name of one that is gone, until it is started anew",
+         .plan = PORTS,
+         .before = "push A; settle; fail 2 409 rename B web = The container name is already in use",
+         .words = "push B",
+         .trace = "pulling: pull B\n"
+                  "staged: create B web.next\n"
+                  "switching: rename A web.previous\n"
+                  "switching: rename B web\n"
+                  "switching: stop A\n"
+                  "switching: start B\n",
+         .boxes = "web=B web.previous=A-",
+         .state = "committed",
+         .quarantine = ""},
+        {.name = "somebody deletes what is about to be stopped",
+         .plan = PORTS,
+         .before = "push A; settle; fail 1 404 stop A = No such container",
+         .words = "push B",
+         .boxes = "web=B web.previous=A-",
+         .state = "committed",
+         .quarantine = ""},
         {.name = "it is not tried again at once, and says why",
          .plan = PORTS,
          .before = "push A; settle; fail 1 500 start B = write /x: no space left on device; push B",
