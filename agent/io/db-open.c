@@ -26,8 +26,11 @@
 /* A block of rows is five pages of 4 KiB or three of these, and each page costs calls of its own.
  */
 #define PAGE_BULK         8192
-/* Kept on disk after a checkpoint; a larger WAL is cut to it. */
+/* Kept on disk after a checkpoint; a larger WAL is cut to it. Of DB_BULK it stays as it has grown
+ * until db_checkpoint(): to cut it and to have it grow again costs the file system's journal and
+ * fresh pages each time. */
 #define WAL_KEEP_BYTES    (1 << 20)
+#define WAL_KEEP_BULK     (16 << 20)
 
 /* ---- Opening ---- */
 
@@ -96,7 +99,8 @@ static int set_pragmas(Db *db, unsigned flags, Error *err)
                    "PRAGMA cache_size = -%d; PRAGMA mmap_size = 0; PRAGMA temp_store = MEMORY;"
                    "PRAGMA foreign_keys = ON; PRAGMA journal_size_limit = %d;"
                    "PRAGMA secure_delete = OFF;",
-                   flags & DB_BULK ? CACHE_BULK_KIB : CACHE_KIB, WAL_KEEP_BYTES);
+                   flags & DB_BULK ? CACHE_BULK_KIB : CACHE_KIB,
+                   flags & DB_BULK ? WAL_KEEP_BULK : WAL_KEEP_BYTES);
     r = db_exec_as(db, "configure", sql, err);
     if (r < 0 || (flags & DB_READ_ONLY))
         return r;
