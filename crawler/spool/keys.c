@@ -17,29 +17,27 @@ static uint64_t mix(uint64_t hash, uint64_t word)
     return hash ^ (hash >> 31);
 }
 
-static uint64_t mix_amount(uint64_t hash, const Amount *amount)
-{
-    unsigned __int128 mantissa = (unsigned __int128)amount->mantissa;
-
-    if (!amount->present)
-        return mix(hash, 1);
-    hash = mix(hash, (uint64_t)mantissa);
-    /* A mantissa of 38 digits leaves the highest bits to the scale. */
-    return mix(hash, (uint64_t)(mantissa >> 64) ^ (UINT64_C(2) + amount->scale) << 57);
-}
-
 uint64_t row_values_hash(const Row *row)
 {
-    uint64_t hash = mix(0, row->is_final);
+    const Amount *const amounts[] = {&row->open,   &row->high,   &row->low,       &row->close,
+                                     &row->volume, &row->amount, &row->ratio_num, &row->ratio_den};
+    unsigned present = 0;
+    uint64_t hash;
 
-    hash = mix_amount(hash, &row->open);
-    hash = mix_amount(hash, &row->high);
-    hash = mix_amount(hash, &row->low);
-    hash = mix_amount(hash, &row->close);
-    hash = mix_amount(hash, &row->volume);
-    hash = mix_amount(hash, &row->amount);
-    hash = mix_amount(hash, &row->ratio_num);
-    hash = mix_amount(hash, &row->ratio_den);
+    for (size_t i = 0; i < ELEMENTS(amounts); i++)
+        present |= (unsigned)amounts[i]->present << i;
+    hash = mix(row->is_final, present);
+    for (size_t i = 0; i < ELEMENTS(amounts); i++) {
+        const Amount *amount = amounts[i];
+        int64_t low = (int64_t)amount->mantissa;
+
+        if (!amount->present)
+            continue;
+        /* No price has that many digits that it reaches the scale's bits. */
+        hash = mix(hash, (uint64_t)low ^ (uint64_t)amount->scale << 57);
+        if (amount->mantissa != low)
+            hash = mix(hash, (uint64_t)(amount->mantissa >> 64));
+    }
     return hash == KEYS_UNKNOWN ? 1 : hash;
 }
 

@@ -3,8 +3,8 @@
 #define CRAWLER_SPOOL_KEYS_H
 
 /* Which rows of a series were taken before, with what values and revision. Keys lie in chunks of
- * 64 bars, one small BLOB each, so that a poll that reads the last few bars again touches one
- * chunk, and a whole day a handful. */
+ * 512 bars, a BLOB each that fills most of a page: a trading day of minutes is in one or two, and a
+ * poll that reads the last few bars again touches one. */
 
 #include <stddef.h>
 #include <stdint.h>
@@ -12,7 +12,7 @@
 #include "agent/base/buf.h"
 #include "crawler/model/bar.h"
 
-#define KEYS_PER_CHUNK 64
+#define KEYS_PER_CHUNK 512
 #define KEYS_UNKNOWN   0 /* a hash: the row is there, with values that nobody here saw */
 
 typedef struct Key {
