@@ -6,7 +6,6 @@
 
 #include "agent/base/str.h"
 #include "agent/base/time.h"
-#include "agent/io/json.h"
 
 /* Layout: version, six strings (length + 1, bytes; 0 is NULL), ingested, unit of instants, rows;
  * a row: flags, presence, [revision], instant as difference, [date as difference], amounts.
@@ -22,30 +21,16 @@ enum {
     FLAG_NEW_DATE = 1 << 7,
 };
 
-#define N_AMOUNTS 9
+#define OFFSET(member) offsetof(Row, member),
+static const size_t amounts[] = {BLOCK_AMOUNTS(OFFSET)};
+static const size_t strings[] = {BLOCK_STRINGS(OFFSET)};
+#undef OFFSET
 
-static const struct {
-    const char *name; /* as JSON lines have it */
-    size_t offset;
-    size_t name_size;
-} amounts[N_AMOUNTS] = {
-#define AMOUNT(n)                                                                                  \
-    {                                                                                              \
-        ",\"" #n "\":\"", offsetof(Row, n), sizeof(",\"" #n "\":\"") - 1                           \
-    }
-    AMOUNT(open),      AMOUNT(high),   AMOUNT(low),       AMOUNT(close),     AMOUNT(volume),
-    AMOUNT(adj_close), AMOUNT(amount), AMOUNT(ratio_num), AMOUNT(ratio_den),
-#undef AMOUNT
-};
-
-static const size_t strings[] = {
-    offsetof(Row, source),   offsetof(Row, symbol),   offsetof(Row, venue),
-    offsetof(Row, currency), offsetof(Row, interval), offsetof(Row, tz),
-};
+#define N_AMOUNTS ELEMENTS(amounts)
 
 static const Amount *row_amount(const Row *row, size_t i)
 {
-    return (const Amount *)(const void *)((const char *)row + amounts[i].offset);
+    return (const Amount *)(const void *)((const char *)row + amounts[i]);
 }
 
 static const char **row_string(Row *row, size_t i)
@@ -324,7 +309,7 @@ static int get_amounts(BlockReader *reader, uint16_t present)
     if (present >> N_AMOUNTS)
         return -EBADMSG;
     for (size_t i = 0; i < N_AMOUNTS; i++) {
-        Amount *amount = (Amount *)(void *)((char *)&reader->row + amounts[i].offset);
+        Amount *amount = (Amount *)(void *)((char *)&reader->row + amounts[i]);
 
         if (!(present & 1U << i)) {
             *amount = AMOUNT_ABSENT;
@@ -341,8 +326,7 @@ static int get_amounts(BlockReader *reader, uint16_t present)
     return 0;
 }
 
-/* The next row into reader->row; 1, 0 at the end. */
-static int next_row(BlockReader *reader)
+int block_step(BlockReader *reader)
 {
     Row *row = &reader->row;
     int64_t delta = 0, date = 0;
@@ -388,247 +372,9 @@ static int next_row(BlockReader *reader)
 
 int block_next(BlockReader *reader, Row *ret)
 {
-    int r = next_row(reader);
+    int r = block_step(reader);
 
     if (r > 0)
         *ret = reader->row;
     return r;
-}
-
-/* --- JSON lines ----------------------------------------------------------------------------- */
-
-static int add_parts(Buf *buf, const char *const *parts, size_t n)
-{
-    int r = 0;
-
-    for (size_t i = 0; i < n && r >= 0; i++)
-        r = buf_add_str(buf, parts[i]);
-    return r;
-}
-
-/* Whether it is JSON once it stands between quotes: symbols, intervals and zones nearly always. */
-static bool is_plain(const char *text)
-{
-    for (; *text; text++)
-        if (*text < 0x20 || *text > 0x7e || *text == '"' || *text == '\\')
-            return false;
-    return true;
-}
-
-/* `,"name":"value"`. */
-static int add_json_string(Buf *buf, const char *name, const char *value)
-{
-    const char *const before[] = {buf->size > 1 ? "," : "", "\"", name, "\":"};
-    const char *const between_quotes[] = {"\"", value, "\""};
-    json_auto_t *text = NULL;
-    auto_free char *quoted = NULL;
-    int r;
-
-    if (!value)
-        return 0;
-    r = add_parts(buf, before, ELEMENTS(before));
-    if (r < 0)
-        return r;
-    if (is_plain(value))
-        return add_parts(buf, between_quotes, ELEMENTS(between_quotes));
-    text = json_string(value);
-    if (!text)
-        return -EBADMSG; /* not UTF-8 */
-    quoted = json_dumps(text, JSON_ENCODE_ANY);
-    return quoted ? buf_add_str(buf, quoted) : -ENOMEM;
-}
-
-/* `{"source":…,"tz":…` and `,"ingested_at":…,"batch_id":…}\n`: the same for every row. */
-static int make_frame(const Row *like, const char *batch_id, Buf *prefix, Buf *suffix)
-{
-    static const char *const names[] = {"source", "symbol", "venue", "currency", "interval", "tz"};
-    char at[TIME_RFC3339_MAX];
-    int r = buf_add_char(prefix, '{');
-
-    for (size_t i = 0; i < ELEMENTS(strings) && r >= 0; i++)
-        r = add_json_string(prefix, names[i], row_string_peek(like, i));
-    if (r >= 0 && like->ingested_usec != 0) {
-        const char *const parts[] = {",\"ingested_at\":\"",
-                                     time_format_rfc3339(at, like->ingested_usec), "\""};
-
-        r = add_parts(suffix, parts, ELEMENTS(parts));
-    }
-    if (r >= 0)
-        r = buf_add_str(suffix, ",\"batch_id\":\"");
-    if (r >= 0)
-        r = buf_add(suffix, batch_id, BLOCK_BATCH_ID_SIZE);
-    return r < 0 ? r : buf_add_str(suffix, "\"}\n");
-}
-
-static char *put_text(char *at, const char *text, size_t size)
-{
-    memcpy(at, text, size);
-    return at + size;
-}
-
-#define PUT(at, literal) put_text((at), "" literal, sizeof(literal) - 1)
-
-static char *put_two(char *at, unsigned value)
-{
-    *at++ = (char)('0' + value / 10 % 10);
-    *at++ = (char)('0' + value % 10);
-    return at;
-}
-
-#define DATE_SIZE (sizeof("2026-10-07") - 1)
-
-/* The text of the last date: rows of a day come together. */
-typedef struct DateText {
-    int32_t days;
-    bool known;
-    char text[ROW_DATE_MAX];
-} DateText;
-
-static char *put_date(char *at, int32_t days, DateText *last)
-{
-    if (!last->known || last->days != days) {
-        (void)row_date_format(days, last->text);
-        last->days = days;
-        last->known = true;
-    }
-    return put_text(at, last->text, DATE_SIZE);
-}
-
-/* An instant of whole seconds in the years 0 to 9999; others go the slow way. */
-static char *put_instant(char *at, int64_t ts_usec, DateText *last)
-{
-    int64_t seconds = ts_usec / (int64_t)SECOND, days = seconds / 86400;
-    char text[TIME_RFC3339_MAX];
-    unsigned of_day;
-
-    if (ts_usec < 0 || ts_usec % (int64_t)SECOND != 0 || seconds >= INT64_C(253402300800)) {
-        (void)time_format_rfc3339(text, ts_usec);
-        return put_text(at, text, strlen(text));
-    }
-    of_day = (unsigned)(seconds % 86400);
-    at = put_date(at, (int32_t)days, last);
-    *at++ = 'T';
-    at = put_two(at, of_day / 3600);
-    *at++ = ':';
-    at = put_two(at, of_day / 60 % 60);
-    *at++ = ':';
-    at = put_two(at, of_day % 60);
-    *at++ = 'Z';
-    return at;
-}
-
-/* The longest middle of a line: names, instants and amounts. */
-#define MIDDLE_MAX (256 + N_AMOUNTS * (AMOUNT_TEXT_MAX + 20))
-
-static char *put_middle(char *at, const Row *row, DateText *last)
-{
-    const char *kind = row_kind_name(row->kind), *session = session_name(row->session);
-    char number[32];
-    int n;
-
-    at = PUT(at, ",\"kind\":\"");
-    at = put_text(at, kind, strlen(kind));
-    at = PUT(at, "\",\"ts\":\"");
-    at = put_instant(at, row->ts_usec, last);
-    at = PUT(at, "\",\"trade_date\":\"");
-    at = put_date(at, row->trade_date, last);
-    *at++ = '"';
-    if (session) {
-        at = PUT(at, ",\"session\":\"");
-        at = put_text(at, session, strlen(session));
-        *at++ = '"';
-    }
-    for (size_t i = 0; i < N_AMOUNTS; i++) {
-        const Amount *amount = row_amount(row, i);
-
-        if (!amount->present)
-            continue;
-        at = put_text(at, amounts[i].name, amounts[i].name_size);
-        at += amount_format(amount, at);
-        *at++ = '"';
-    }
-    at = row->is_final ? PUT(at, ",\"is_final\":true,\"revision\":")
-                       : PUT(at, ",\"is_final\":false,\"revision\":");
-    if (row->revision < 10) {
-        *at++ = (char)('0' + row->revision);
-        return at;
-    }
-    n = snprintf(number, sizeof(number), "%u", row->revision);
-    return put_text(at, number, (size_t)n);
-}
-
-static int add_line(const Row *row, const Buf *prefix, const Buf *suffix, DateText *last, Buf *ret)
-{
-    int r = buf_reserve(ret, prefix->size + MIDDLE_MAX + suffix->size);
-    char *at;
-
-    if (r < 0)
-        return r;
-    at = put_text(ret->data + ret->size, prefix->data, prefix->size);
-    at = put_middle(at, row, last);
-    at = put_text(at, suffix->data, suffix->size);
-    ret->size = (size_t)(at - ret->data);
-    *at = '\0';
-    return 0;
-}
-
-int block_expand(const void *data, size_t size, const char *batch_id, Buf *ret)
-{
-    auto_block BlockReader reader = {0};
-    auto_buf Buf prefix = BUF_INIT(64U << 10), suffix = BUF_INIT(1024);
-    DateText last = {0};
-    int r;
-
-    r = block_open(&reader, data, size);
-    if (r >= 0)
-        r = make_frame(&reader.row, batch_id, &prefix, &suffix);
-    while (r >= 0 && (r = next_row(&reader)) > 0)
-        r = add_line(&reader.row, &prefix, &suffix, &last, ret);
-    return r;
-}
-
-static size_t digits_of(uint32_t value)
-{
-    size_t n = 1;
-
-    for (; value >= 10; value /= 10)
-        n++;
-    return n;
-}
-
-static size_t middle_size(const Row *row)
-{
-    const char *session = session_name(row->session);
-    char instant[TIME_RFC3339_MAX];
-    size_t n;
-
-    n = sizeof(",\"kind\":\"\",\"ts\":\"\",\"trade_date\":\"\"") - 1 +
-        strlen(row_kind_name(row->kind)) + DATE_SIZE;
-    if (row->ts_usec >= 0 && row->ts_usec % (int64_t)SECOND == 0 &&
-        row->ts_usec / (int64_t)SECOND < INT64_C(253402300800))
-        n += sizeof("2026-10-07T06:30:00Z") - 1;
-    else
-        n += strlen(time_format_rfc3339(instant, row->ts_usec));
-    if (session)
-        n += sizeof(",\"session\":\"\"") - 1 + strlen(session);
-    for (size_t i = 0; i < N_AMOUNTS; i++)
-        if (row_amount(row, i)->present)
-            n += amounts[i].name_size + amount_text_size(row_amount(row, i)) + 1;
-    return n + sizeof(",\"is_final\":,\"revision\":") - 1 + (row->is_final ? 4 : 5) +
-           digits_of(row->revision);
-}
-
-int block_lines_size(const Row *rows, const uint32_t *indices, size_t n, uint64_t *ret)
-{
-    static const char any[BLOCK_BATCH_ID_SIZE + 1] = "----------------------";
-    auto_buf Buf prefix = BUF_INIT(64U << 10), suffix = BUF_INIT(1024);
-    uint64_t size = 0;
-    int r = make_frame(&rows[indices[0]], any, &prefix, &suffix);
-
-    if (r < 0)
-        return r;
-    for (size_t i = 0; i < n; i++)
-        size += prefix.size + middle_size(&rows[indices[i]]) + suffix.size;
-    *ret = size;
-    return 0;
 }

@@ -450,6 +450,14 @@ static void a_reader_goes_on_at_any_offset(void **state)
         assert_int_equal(spool_reader_read(piece, sizeof(piece), reader), sizeof(piece));
         assert_memory_equal(piece, whole + at, sizeof(piece));
     }
+    /* Where it is already, and back. */
+    for (uint64_t at = 640; at > 0; at -= 64) {
+        assert_int_equal(spool_reader_seek(reader, at), 0);
+        assert_int_equal(spool_reader_read(piece, 32, reader), 32);
+        assert_int_equal(spool_reader_seek(reader, at + 32), 0);
+        assert_int_equal(spool_reader_read(piece + 32, 32, reader), 32);
+        assert_memory_equal(piece, whole + at, sizeof(piece));
+    }
     assert_int_equal(spool_reader_seek(reader, batch.bytes), 0);
     assert_int_equal(spool_reader_read(piece, sizeof(piece), reader), 0);
     assert_true(spool_reader_seek(reader, batch.bytes + 1) < 0);
