@@ -57,16 +57,22 @@ class Bench:
             path.mkdir()
         return state
 
+    def crawlerd_call(self, count, state=None):
+        """What starts crawlerd over COUNT symbols, and its environment."""
+        state = state or self.state()
+        return ([program("crawlerd"), "--once", "--plan", self.plan(count), "--state-dir", state, "--runtime-dir",
+                 state / "run"], {"MERVIS_RECIPES_DIR": str(self.recipes), "GCE_METADATA_HOST": self.sink.host})
+
     def crawlerd(self, count, state=None, waiting=0):
         """WAITING rows are in the spool of STATE before it starts."""
-        state = state or self.state()
-        return self.measured("crawlerd", [program("crawlerd"), "--once", "--plan", self.plan(count),
-                                          "--state-dir", state, "--runtime-dir", state / "run"], count,
-                             {"MERVIS_RECIPES_DIR": str(self.recipes), "GCE_METADATA_HOST": self.sink.host},
-                             waiting=waiting)
+        argv, env = self.crawlerd_call(count, state)
+        return self.measured("crawlerd", argv, count, env, waiting=waiting)
 
-    def python(self, count):
-        return self.measured("python", [HERE / "way-python", self.market.url, self.sink.url, count], count)
+    def python(self, count, *rows):
+        return self.measured("python", [HERE / "way-python", self.market.url, self.sink.url, count, *rows], count)
+
+    def python_floats(self, count):
+        return self.python(count, "floats")
 
     def node(self, count):
         return self.measured("node", ["node", HERE / "way-node.mjs", self.market.url, self.sink.url, count], count)
