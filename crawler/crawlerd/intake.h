@@ -34,8 +34,9 @@ void intake_document(Intake *intake, const FetchDocument *document, bool live, C
                      FetchResult *ret);
 /* Commits now what waits. False: it is lost, and the handler was told. */
 bool intake_commit(Intake *intake);
-/* Refused documents of these jobs once more, after a recipe was mended: how many rows they gave; the
- * good ones leave the refused. They fill gaps: a bar that is known keeps its values. Jobs whose recipe is unknown are skipped. */
+/* Refused documents of these jobs once more, after a recipe was mended: how many rows they gave;
+ * the good ones leave the refused. They fill gaps: a bar that is known keeps its values, unless
+ * only its final ones were refused. Jobs whose recipe is unknown are skipped. */
 int intake_replay(Intake *intake, const FetchJob *jobs, size_t n_jobs, uint64_t *ret_documents,
                   uint64_t *ret_rows, Error *err) must_check;
 

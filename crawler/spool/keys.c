@@ -51,7 +51,13 @@ int64_t keys_chunk(int64_t ts_usec, uint64_t interval_usec)
 /* Layout of a key: the instant as a zigzag difference to the one before (in seconds, or in
  * microseconds where those are not whole), kind and flags, hash where it is known, revision where
  * there is one. */
-enum { FLAG_KIND = 7, FLAG_UNKNOWN = 1 << 5, FLAG_MICROSECONDS = 1 << 6, FLAG_REVISED = 1 << 7 };
+enum {
+    FLAG_KIND = 7,
+    FLAG_NOT_FINAL = 1 << 4, /* 0 in keys of versions that did not know it: they read as final */
+    FLAG_UNKNOWN = 1 << 5,
+    FLAG_MICROSECONDS = 1 << 6,
+    FLAG_REVISED = 1 << 7,
+};
 #define KEY_BYTES_MAX 24
 
 static size_t put_u64(char *at, uint64_t value)
@@ -90,8 +96,9 @@ static size_t key_write(char *at, const Key *key, int64_t before_usec)
     if (whole)
         delta /= (int64_t)SECOND;
     at[0] =
-        (char)((key->kind & FLAG_KIND) | (whole ? 0 : FLAG_MICROSECONDS) |
-               (key->hash == KEYS_UNKNOWN ? FLAG_UNKNOWN : 0) | (key->revision ? FLAG_REVISED : 0));
+        (char)((key->kind & FLAG_KIND) | (key->not_final ? FLAG_NOT_FINAL : 0) |
+               (whole ? 0 : FLAG_MICROSECONDS) | (key->hash == KEYS_UNKNOWN ? FLAG_UNKNOWN : 0) |
+               (key->revision ? FLAG_REVISED : 0));
     n += put_u64(at + n, ((uint64_t)delta << 1) ^ (delta < 0 ? UINT64_MAX : 0));
     if (key->hash != KEYS_UNKNOWN) {
         memcpy(at + n, &hash, sizeof(hash));
@@ -124,7 +131,8 @@ static int key_read(const char *data, size_t size, size_t *at, int64_t before_us
     *ret = (Key){.ts_usec = (int64_t)((uint64_t)before_usec + (uint64_t)signed_delta),
                  .hash = le64toh(hash),
                  .revision = (uint16_t)revision,
-                 .kind = flags & FLAG_KIND};
+                 .kind = flags & FLAG_KIND,
+                 .not_final = flags & FLAG_NOT_FINAL};
     return 0;
 }
 

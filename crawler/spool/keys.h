@@ -6,6 +6,7 @@
  * 512 bars, a BLOB each that fills most of a page: a trading day of minutes is in one or two, and a
  * poll that reads the last few bars again touches one. */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -20,6 +21,7 @@ typedef struct Key {
     uint64_t hash;
     uint16_t revision;
     uint8_t kind;
+    bool not_final; /* all that went out of the bar is a value of while it was made */
 } Key;
 
 /* What makes two observations the same, as row_same_values(): never KEYS_UNKNOWN. */
@@ -39,8 +41,8 @@ typedef struct Keys {
 /* Of a BLOB and back: about eleven bytes a key. */
 int keys_load(Keys *keys, const void *data, size_t size) must_check; /* -EBADMSG */
 int keys_format(const Keys *keys, Buf *ret) must_check;
-/* What is old is only known to be there: three bytes a key. The next observation is taken as its
- * values. */
+/* What is old is only known to be there, and whether its final value is: three bytes a key. The
+ * next observation is taken as its values. */
 void keys_forget_values(Keys *keys);
 /* 1 found, 0 absent. */
 int keys_find(Keys *keys, RowKind kind, int64_t ts_usec, Key *ret);

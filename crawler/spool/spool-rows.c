@@ -182,6 +182,7 @@ static int judge_row(Spool *spool, const SpoolDocument *document, Row *row, RowS
 {
     Key key = {0}, old;
     const char *misfit;
+    bool ends;
     int r;
 
     if (!row->is_final && !document->live) {
@@ -197,14 +198,19 @@ static int judge_row(Spool *spool, const SpoolDocument *document, Row *row, RowS
     if (r < 0)
         return r;
 
-    key = (Key){.ts_usec = row->ts_usec, .hash = row_values_hash(row), .kind = (uint8_t)row->kind};
+    key = (Key){.ts_usec = row->ts_usec,
+                .hash = row_values_hash(row),
+                .kind = (uint8_t)row->kind,
+                .not_final = !row->is_final};
     if (keys_find(&spool->chunk.keys, row->kind, row->ts_usec, &old) > 0) {
-        if (old.hash == key.hash || document->is_old) {
+        /* A final value is news after any number of others, whenever it was fetched. */
+        ends = old.not_final && row->is_final;
+        if (!ends && (old.hash == key.hash || document->is_old)) {
             count->known++;
             return 0;
         }
         key.revision = old.revision;
-        if (old.hash == KEYS_UNKNOWN) {
+        if (!ends && old.hash == KEYS_UNKNOWN) {
             count->known++;
             return keys_put(&spool->chunk.keys, &key) < 0 ? error_oom(err) : 0;
         }

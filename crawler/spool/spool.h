@@ -80,7 +80,8 @@ typedef struct SpoolDocument {
     const Cursor *cursor;             /* NULL: none to be moved */
     RowSet *rows;                     /* ingested_usec and revision are filled in */
     bool live;                        /* bars that are not final are wanted too */
-    bool is_old; /* replayed: a bar that is known was fetched later, and stands */
+    bool is_old; /* replayed: a bar that is known was fetched later, and stands; but a final value
+                  * wins over those of while the bar was made */
     int (*table_of)(const char *interval); /* 0 … SPOOL_TABLES - 1 */
     int64_t now_usec;
 } SpoolDocument;

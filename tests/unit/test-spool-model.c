@@ -11,8 +11,9 @@
 /* The spool against a model of it that fits on a page: chains of events chosen by a seed, and after
  * each one everything that can be asked is compared. What must hold: every row lies in exactly one
  * place (open, one batch, delivered, dead); a frozen batch is the same whenever it is looked at;
- * revisions of a bar count up without a gap; a cursor is where its rows are; what was durable is
- * there after a crash, and what was not is gone with its cursor.
+ * revisions of a bar count up without a gap; a final value follows one that was taken before the
+ * bar was over, be it from a replay; a cursor is where its rows are; what was durable is there
+ * after a crash, and what was not is gone with its cursor.
  *
  *     MERVIS_MODEL_SEED=7 MERVIS_MODEL_STEPS=5000 tests/unit/test-spool-model
  *
@@ -35,7 +36,7 @@ typedef enum Place { PLACE_OPEN, PLACE_BATCH, PLACE_DELIVERED, PLACE_DEAD } Plac
 
 /* A bar as the spool knows it. */
 typedef struct Bar {
-    bool known, has_value;
+    bool known, has_value, is_final;
     uint32_t revision;
     int value;
 } Bar;
@@ -44,6 +45,7 @@ typedef struct Item {
     unsigned symbol, interval, slot;
     uint32_t revision;
     int value;
+    bool is_final;
     Place place;
     int64_t batch;
 } Item;
@@ -120,29 +122,34 @@ static void add_row(World *w, unsigned symbol, unsigned interval, unsigned slot,
 
 /* What the spool is to make of it: adds to `ret` what it should count. */
 static void model_row(World *w, unsigned symbol, unsigned interval, unsigned slot, int value,
-                      SpoolAccepted *ret)
+                      bool is_final, bool is_old, SpoolAccepted *ret)
 {
     Bar *bar = &w->now.bars[symbol][interval][slot];
+    bool ends = bar->known && !bar->is_final && is_final;
+    bool same = !bar->has_value || (bar->value == value && bar->is_final == is_final);
 
-    if (bar->known && (!bar->has_value || bar->value == value)) {
-        bar->has_value = true;
-        bar->value = value;
+    if (bar->known && !ends && (same || is_old)) {
+        if (!is_old)
+            *bar = (Bar){true, true, is_final, bar->revision, value};
         ret->known++;
         return;
     }
     ret->rows++;
     ret->revisions += bar->known;
-    *bar = (Bar){true, true, bar->known ? bar->revision + 1 : 0, value};
+    *bar = (Bar){true, true, is_final, bar->known ? bar->revision + 1 : 0, value};
     HOLDS(w, w->now.n_items < ROWS_MAX);
     w->now.items[w->now.n_items++] = (Item){.symbol = symbol,
                                             .interval = interval,
                                             .slot = slot,
                                             .revision = bar->revision,
                                             .value = value,
+                                            .is_final = is_final,
                                             .place = PLACE_OPEN};
 }
 
-static void event_accept(World *w)
+/* A reply of now, of a job that may want what is not final; or an old one once more, which moves no
+ * cursor. */
+static void accept(World *w, bool live, bool is_old)
 {
     unsigned symbol = pick(w, SYMBOLS), interval = pick(w, INTERVALS), slot = pick(w, SLOTS);
     unsigned n = 1 + pick(w, 12);
@@ -151,12 +158,12 @@ static void event_accept(World *w)
 
     row_set_clear(&w->rows);
     for (unsigned i = 0; i < n && slot < SLOTS; i++, slot += 1 + pick(w, 2)) {
-        bool is_final = pick(w, 16) > 0;
+        bool is_final = pick(w, live ? 3 : 16) > 0;
         int value = 100 + (int)pick(w, 3);
 
         add_row(w, symbol, interval, slot, value, is_final);
-        if (is_final)
-            model_row(w, symbol, interval, slot, value, &expected);
+        if (is_final || live)
+            model_row(w, symbol, interval, slot, value, is_final, is_old, &expected);
         else
             expected.not_final++;
     }
@@ -164,16 +171,30 @@ static void event_accept(World *w)
     const SpoolDocument document = {.job = intervals[interval],
                                     .symbol = symbols[symbol],
                                     .range = "",
-                                    .cursor = &cursor,
+                                    .cursor = is_old ? NULL : &cursor,
                                     .rows = &w->rows,
+                                    .live = live,
+                                    .is_old = is_old,
                                     .table_of = table_of,
                                     .now_usec = T0 + (int64_t)w->step};
     WELL(w, spool_accept(w->spool, &document, &count, &w->err));
     HOLDS(w, count.rows == expected.rows && count.revisions == expected.revisions);
     HOLDS(w, count.known == expected.known && count.not_final == expected.not_final);
     HOLDS(w, count.dead == 0);
+    if (is_old)
+        return;
     w->now.has_cursor[symbol][interval] = true;
     w->now.cursors[symbol][interval] = cursor.newest_final_usec;
+}
+
+static void event_accept(World *w)
+{
+    accept(w, /* live= */ pick(w, 3) == 0, /* is_old= */ false);
+}
+
+static void event_replay(World *w)
+{
+    accept(w, /* live= */ false, /* is_old= */ true);
 }
 
 static void event_known(World *w)
@@ -183,7 +204,7 @@ static void event_known(World *w)
 
     if (bar->known)
         return;
-    *bar = (Bar){.known = true, .revision = pick(w, 4)};
+    *bar = (Bar){.known = true, .is_final = true, .revision = pick(w, 4)};
     WELL(w, spool_add_known(w->spool, "yahoo-chart", symbols[symbol], intervals[interval], ROW_BAR,
                             ts_of(interval, slot), bar->revision, &w->err));
 }
@@ -201,7 +222,7 @@ static Item *item_of_row(World *w, const Row *row, Place place, int64_t batch)
             ts_of(item->interval, item->slot) == row->ts_usec) {
             Amount close = amount_from_i64(item->value);
 
-            HOLDS(w, amount_equal(&close, &row->close));
+            HOLDS(w, amount_equal(&close, &row->close) && item->is_final == row->is_final);
             return item;
         }
     }
@@ -545,6 +566,7 @@ static const struct {
     unsigned weight;
 } events[] = {
     {"accept",  event_accept,  40},
+    {"replay",  event_replay,   6},
     {"known",   event_known,    4},
     {"sync",    event_sync,    10},
     {"freeze",  event_freeze,   8},

@@ -6,6 +6,7 @@
 
 #include "agent/base/time.h"
 #include "crawler/spool/block.h"
+#include "crawler/spool/keys.h"
 #include "crawler/spool/spool.h"
 
 #define T0 INT64_C(1791331200000000) /* 2026-10-07T00:00:00Z */
@@ -297,6 +298,72 @@ static void an_old_bar_fills_a_gap_and_changes_nothing(void **state)
     /* Nor are its values taken for those that the sink has. */
     add_bar(&f->rows, "AAPL", T0 + (int64_t)MINUTE, "258.2");
     assert_int_equal(accept_rows(f, false).known, 1);
+}
+
+/* Its final value came in a document that was refused: the replay of that is all there is of it. */
+static void an_old_final_value_ends_a_bar_that_went_out_live(void **state)
+{
+    Fixture *f = *state;
+    SpoolAccepted count;
+
+    for (int64_t i = 0; i < 2; i++)
+        add_bar(&f->rows, "AAPL", T0 + i * (int64_t)MINUTE, "258.1")->is_final = false;
+    assert_int_equal(accept_rows(f, true).rows, 2);
+    assert_ok(spool_sync(f->spool, &f->err), &f->err);
+    reopen(f);
+
+    add_bar(&f->rows, "AAPL", T0, "258.1"); /* said before, but not as the last word */
+    count = accept_old_rows(f);
+    assert_int_equal(count.rows, 1);
+    assert_int_equal(count.revisions, 1);
+    /* Once: what is final stands against what is older. */
+    add_bar(&f->rows, "AAPL", T0, "258.1");
+    add_bar(&f->rows, "AAPL", T0, "257.7");
+    count = accept_old_rows(f);
+    assert_int_equal(count.rows, 0);
+    assert_int_equal(count.known, 2);
+
+    /* Nor is that forgotten with the values. */
+    assert_ok(spool_compact(f->spool, T0 + 30 * (int64_t)DAY, &f->err), &f->err);
+    assert_ok(spool_sync(f->spool, &f->err), &f->err);
+    reopen(f);
+    for (int64_t i = 0; i < 2; i++)
+        add_bar(&f->rows, "AAPL", T0 + i * (int64_t)MINUTE, "259.9");
+    count = accept_rows(f, false);
+    assert_int_equal(count.revisions, 1);
+    assert_int_equal(count.known, 1);
+}
+
+/* As versions before the bit of finality wrote them: those of final bars are the same to the byte,
+ * and all of them read as final. */
+static void keys_of_an_earlier_version_are_final(void **state)
+{
+    static const char earlier[] =
+        "\x00\x80\xae\xac\xac\x0d\x08\x07\x06\x05\x04\x03\x02\x01\xa1\x78\x03";
+    const size_t size = sizeof(earlier) - 1;
+    auto_(keys_done) Keys keys = {0};
+    auto_buf Buf text = BUF_INIT(100);
+
+    assert_int_equal(keys_load(&keys, earlier, size), 0);
+    assert_int_equal(keys.n, 2);
+    assert_int_equal(keys.items[0].ts_usec, T0);
+    assert_int_equal(keys.items[0].hash, UINT64_C(0x0102030405060708));
+    assert_int_equal(keys.items[1].ts_usec - keys.items[0].ts_usec, MINUTE);
+    assert_int_equal(keys.items[1].hash, KEYS_UNKNOWN);
+    assert_int_equal(keys.items[1].revision, 3);
+    for (size_t i = 0; i < 2; i++)
+        assert_false(keys.items[i].not_final);
+    assert_int_equal(keys_format(&keys, &text), 0);
+    assert_int_equal(text.size, size);
+    assert_memory_equal(text.data, earlier, size);
+
+    keys.items[1].not_final = true;
+    buf_clear(&text);
+    assert_int_equal(keys_format(&keys, &text), 0);
+    assert_int_equal(text.size, size);
+    assert_int_equal(keys_load(&keys, text.data, text.size), 0);
+    assert_true(keys.items[1].not_final && keys.items[1].kind == 1);
+    assert_false(keys.items[0].not_final);
 }
 
 static void a_bar_that_is_not_final_waits_unless_live_is_wanted(void **state)
@@ -638,6 +705,8 @@ TEST_MAIN(cmocka_unit_test(a_block_gives_back_the_rows_that_went_in),
           T(a_bar_that_comes_back_the_same_is_no_second_row),
           T(a_bar_that_comes_back_changed_is_the_next_revision),
           T(an_old_bar_fills_a_gap_and_changes_nothing),
+          T(an_old_final_value_ends_a_bar_that_went_out_live),
+          cmocka_unit_test(keys_of_an_earlier_version_are_final),
           T(a_bar_that_is_not_final_waits_unless_live_is_wanted),
           T(a_key_that_the_sink_has_is_no_row_and_its_values_are_learned),
           T(rows_and_cursor_come_and_go_together),
