@@ -50,7 +50,7 @@ static int on_key(const SinkKey *key, void *userdata)
         return 0; /* not ours */
     c->keys++;
     return spool_add_known(c->spool, key->source, key->symbol, key->interval, (RowKind)kind,
-                           key->ts_usec, (uint32_t)key->revision, NULL);
+                           key->ts_usec, (uint32_t)key->revision, key->is_final, NULL);
 }
 
 static void on_errand(Errander *errander, Errand *e, void *userdata)

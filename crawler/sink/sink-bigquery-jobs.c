@@ -125,8 +125,9 @@ static int query_post(const Sink *sink, Errand *e, HttpRequest *ret)
     (void)time_format_rfc3339(since, (int64_t)e->since_usec);
     /* A trade date may lie a day from the UTC date; the filter on it is what bounds the bytes. */
     (void)row_date_format((int32_t)(e->since_usec / DAY) - 1, date);
-    sql = str_printf("SELECT source, symbol, `interval`, kind, ts, MAX(revision) AS revision FROM "
-                     "`%s.%s.%s` WHERE trade_date >= @date AND ts >= @since AND source IN "
+    sql = str_printf("SELECT source, symbol, `interval`, kind, ts, MAX(revision) AS revision, "
+                     "LOGICAL_OR(is_final) AS is_final FROM `%s.%s.%s` WHERE trade_date >= @date "
+                     "AND ts >= @since AND source IN "
                      "UNNEST(@sources) GROUP BY source, symbol, `interval`, kind, ts "
                      "ORDER BY source, symbol, `interval`, ts",
                      sink->project, sink->dataset, table);
@@ -178,11 +179,13 @@ static int hand_over_rows(Errand *e, const json_t *rows)
     int r;
 
     json_array_foreach (rows, i, row) {
-        const char *ts = cell(row, 4), *revision = cell(row, 5);
+        const char *ts = cell(row, 4), *revision = cell(row, 5), *is_final = cell(row, 6);
         SinkKey key = {.source = cell(row, 0),
                        .symbol = cell(row, 1),
                        .interval = cell(row, 2),
-                       .kind = cell(row, 3)};
+                       .kind = cell(row, 3),
+                       /* A row of another program may have none: it is not waited for. */
+                       .is_final = !is_final || !streq(is_final, "false")};
 
         if (!key.source || !key.symbol || !key.interval || !key.kind || !ts || !revision ||
             parse_i64(ts, &key.ts_usec) < 0 || parse_u64(revision, &key.revision) < 0)

@@ -120,7 +120,8 @@ typedef struct Errand Errand;
 typedef struct SinkKey {
     const char *source, *symbol, *interval, *kind;
     int64_t ts_usec;
-    uint64_t revision;
+    uint64_t revision; /* the highest one */
+    bool is_final;     /* one of the revisions was */
 } SinkKey;
 typedef int (*SinkKeyHandler)(const SinkKey *key, void *userdata);
 

@@ -352,14 +352,15 @@ int spool_accept(Spool *spool, const SpoolDocument *document, SpoolAccepted *ret
 }
 
 int spool_add_known(Spool *spool, const char *source, const char *symbol, const char *interval,
-                    RowKind kind, int64_t ts_usec, uint32_t revision, Error *err)
+                    RowKind kind, int64_t ts_usec, uint32_t revision, bool is_final, Error *err)
 {
     Interval parsed;
     int64_t series;
     Key key = {.ts_usec = ts_usec,
                .hash = KEYS_UNKNOWN,
                .revision = (uint16_t)MIN_OF(revision, (uint32_t)UINT16_MAX),
-               .kind = (uint8_t)kind},
+               .kind = (uint8_t)kind,
+               .not_final = !is_final},
         old;
     int r;
 

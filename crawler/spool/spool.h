@@ -97,9 +97,11 @@ typedef struct SpoolAccepted {
 /* Rows, dead rows and cursor, all or nothing. -ENOSPC is TEMPORARY: nothing was taken. */
 int spool_accept(Spool *spool, const SpoolDocument *document, SpoolAccepted *ret, Error *err)
     must_check;
-/* The sink has this row already, with values unknown: the next observation is taken as those. */
+/* The sink has this row already, with values unknown: the next observation is taken as those; but
+ * where none was final, a final one is the next revision. */
 int spool_add_known(Spool *spool, const char *source, const char *symbol, const char *interval,
-                    RowKind kind, int64_t ts_usec, uint32_t revision, Error *err) must_check;
+                    RowKind kind, int64_t ts_usec, uint32_t revision, bool is_final, Error *err)
+    must_check;
 int spool_cursor_save(Spool *spool, const char *job, const char *symbol, const char *range,
                       const Cursor *cursor, Error *err) must_check; /* NULL forgets it */
 

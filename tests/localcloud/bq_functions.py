@@ -146,6 +146,16 @@ def _countif(name, arguments, distinct, unit, bind):
     return f"coalesce(sum({arguments[0].sql} <> 0), 0)", "INTEGER"
 
 
+def _logical(sqlite_name):
+    @arity(1, 1)
+    def function(name, arguments, distinct, unit, bind):
+        if arguments[0].kind not in ("BOOLEAN", None):
+            raise bad(f"No matching signature for aggregate function {name} for argument types: "
+                      f"{shown(arguments[0].kind)}.")
+        return f"{sqlite_name}({arguments[0].sql})", "BOOLEAN"
+    return function
+
+
 @arity(3, 3)
 def _if(name, arguments, distinct, unit, bind):
     kind = arguments[1].kind or arguments[2].kind
@@ -227,6 +237,7 @@ FUNCTIONS = {
     "COUNT": fixed("count", "INTEGER"), "COUNTIF": _countif, "SUM": _sum,
     "AVG": fixed("avg", "FLOAT"), "MAX": same_as_first("max"), "MIN": same_as_first("min"),
     "ANY_VALUE": same_as_first("max"), "COALESCE": same_as_first("coalesce", 99),
+    "LOGICAL_OR": _logical("max"), "LOGICAL_AND": _logical("min"),
     "IFNULL": same_as_first("ifnull", 2), "NULLIF": same_as_first("nullif", 2), "IF": _if,
     "ABS": same_as_first("abs"), "LENGTH": fixed("length", "INTEGER"),
     "LOWER": fixed("lower", "STRING"), "UPPER": fixed("upper", "STRING"), "CONCAT": _concat,

@@ -147,7 +147,8 @@ def test_the_queries_of_crawlerd_are_understood(table):
         cloud.api("POST", path, {"tableReference": {"tableId": name}, "schema": found["schema"],
                                  "timePartitioning": found["timePartitioning"]})
         cloud.api("POST", f"{path}/{name}/insertAll", {"rows": [
-            {"json": row(1, symbol=name, revision=n, close=str(n))} for n in (0, 1)]})
+            {"json": row(1, symbol=name, revision=n, close=str(n), is_final=n == 1)}
+            for n in (0, 1)]})
     view = (f"SELECT * FROM (SELECT * FROM `demo-project.{table.dataset}.x_intraday` UNION ALL "
             f"SELECT * FROM `demo-project.{table.dataset}.x_daily`) QUALIFY ROW_NUMBER() OVER "
             "(PARTITION BY source, symbol, ts ORDER BY revision DESC, close DESC) = 1")
@@ -162,8 +163,8 @@ def test_the_queries_of_crawlerd_are_understood(table):
     since = {"name": "since", "parameterType": {"type": "TIMESTAMP"},
              "parameterValue": {"value": "2026-10-07T00:00:00Z"}}
     answer = table.query(
-        f"SELECT source, symbol, ts, MAX(revision) AS revision FROM {table.dataset}.x_daily WHERE "
-        "trade_date >= @date AND ts >= @since AND source IN UNNEST(@sources) GROUP BY source, "
+        "SELECT source, symbol, ts, MAX(revision) AS revision, LOGICAL_OR(is_final) AS is_final "
+        f"FROM {table.dataset}.x_daily WHERE trade_date >= @date AND ts >= @since AND source IN UNNEST(@sources) GROUP BY source, "
         "symbol, ts", maxResults=1, maximumBytesBilled="10737418240", parameterMode="NAMED",
         queryParameters=[date("2026-10-06", "date")["queryParameters"][0], since, sources], **INT64)
-    assert values(answer) == [["y", "x_daily", "1791352860000000", "1"]]
+    assert values(answer) == [["y", "x_daily", "1791352860000000", "1", "true"]]

@@ -660,15 +660,16 @@ static int count_key(const SinkKey *key, void *userdata)
 {
     int *n = userdata;
 
+    assert_int_equal(key->is_final, *n != 1); /* as said, and where nothing is said */
     assert_string_equal(key->symbol, "AAPL");
     assert_int_equal(key->ts_usec, 1759646400000000);
     (*n)++;
     return 0;
 }
 
-#define KEY_ROW                                                                                    \
+#define KEY_ROW(is_final)                                                                          \
     "{\"f\":[{\"v\":\"yahoo-chart\"},{\"v\":\"AAPL\"},{\"v\":\"1m\"},{\"v\":\"bar\"},"             \
-    "{\"v\":\"1759646400000000\"},{\"v\":\"0\"}]}"
+    "{\"v\":\"1759646400000000\"},{\"v\":\"0\"},{\"v\":" is_final "}]}"
 
 static void keys_are_read_with_a_bounded_query_page_by_page(void **state)
 {
@@ -681,14 +682,16 @@ static void keys_are_read_with_a_bounded_query_page_by_page(void **state)
     assert_contains(f->request.body, "\"useLegacySql\":false");
     assert_contains(f->request.body, "\"maximumBytesBilled\":");
     assert_contains(f->request.body, "trade_date >= @date");
+    assert_contains(f->request.body, "LOGICAL_OR(is_final) AS is_final");
     assert_contains(f->request.body, "{\"value\":\"2026-09-29\"}");
     answer(f, 200, "{\"jobComplete\":false,\"jobReference\":{\"jobId\":\"q1\"}}");
     assert_contains(next(f), "/queries/q1?");
     answer(f, 200,
            "{\"jobComplete\":true,\"jobReference\":{\"jobId\":\"q1\"},\"pageToken\":\"t\","
-           "\"rows\":[" KEY_ROW "]}");
+           "\"rows\":[" KEY_ROW("\"true\"") "]}");
     assert_contains(next(f), "pageToken=t");
-    answer(f, 200, "{\"jobComplete\":true,\"rows\":[" KEY_ROW "," KEY_ROW "]}");
+    answer(f, 200,
+           "{\"jobComplete\":true,\"rows\":[" KEY_ROW("\"false\"") "," KEY_ROW("null") "]}");
     assert_int_equal(f->e.state, ERRAND_DONE);
     assert_int_equal(n, 3);
 

@@ -204,9 +204,9 @@ static void event_known(World *w)
 
     if (bar->known)
         return;
-    *bar = (Bar){.known = true, .is_final = true, .revision = pick(w, 4)};
+    *bar = (Bar){.known = true, .is_final = pick(w, 2), .revision = pick(w, 4)};
     WELL(w, spool_add_known(w->spool, "yahoo-chart", symbols[symbol], intervals[interval], ROW_BAR,
-                            ts_of(interval, slot), bar->revision, &w->err));
+                            ts_of(interval, slot), bar->revision, bar->is_final, &w->err));
 }
 
 /* --- Batches --------------------------------------------------------------------------------- */

@@ -287,7 +287,7 @@ static void an_old_bar_fills_a_gap_and_changes_nothing(void **state)
     add_bar(&f->rows, "AAPL", T0, "258.1");
     (void)accept_rows(f, false);
     assert_ok(spool_add_known(f->spool, "yahoo-chart", "AAPL", "1m", ROW_BAR, T0 + (int64_t)MINUTE,
-                              0, &f->err),
+                              0, /* is_final= */ true, &f->err),
               &f->err);
     for (int64_t i = 0; i < 3; i++)
         add_bar(&f->rows, "AAPL", T0 + i * (int64_t)MINUTE, "257.9");
@@ -385,12 +385,34 @@ static void a_key_that_the_sink_has_is_no_row_and_its_values_are_learned(void **
 {
     Fixture *f = *state;
 
-    assert_ok(spool_add_known(f->spool, "yahoo-chart", "AAPL", "1m", ROW_BAR, T0, 4, &f->err),
+    assert_ok(spool_add_known(f->spool, "yahoo-chart", "AAPL", "1m", ROW_BAR, T0, 4,
+                              /* is_final= */ true, &f->err),
               &f->err);
     add_bar(&f->rows, "AAPL", T0, "258.1");
     assert_int_equal(accept_rows(f, false).known, 1);
     add_bar(&f->rows, "AAPL", T0, "258.2");
     assert_int_equal(accept_rows(f, false).revisions, 1);
+}
+
+/* A machine that is no more delivered a bar while it was made. */
+static void a_live_bar_that_the_sink_has_gets_its_final_value(void **state)
+{
+    Fixture *f = *state;
+    SpoolAccepted count;
+
+    for (int64_t i = 0; i < 2; i++)
+        assert_ok(spool_add_known(f->spool, "yahoo-chart", "AAPL", "1m", ROW_BAR,
+                                  T0 + i * (int64_t)MINUTE, 4, /* is_final= */ i == 1, &f->err),
+                  &f->err);
+    assert_ok(spool_sync(f->spool, &f->err), &f->err);
+    reopen(f);
+    for (int64_t i = 0; i < 2; i++)
+        add_bar(&f->rows, "AAPL", T0 + i * (int64_t)MINUTE, "258.1");
+    count = accept_rows(f, true);
+    assert_int_equal(count.revisions, 1);
+    assert_int_equal(count.known, 1);
+    add_bar(&f->rows, "AAPL", T0, "258.1");
+    assert_int_equal(accept_rows(f, true).known, 1);
 }
 
 static void rows_and_cursor_come_and_go_together(void **state)
@@ -709,6 +731,7 @@ TEST_MAIN(cmocka_unit_test(a_block_gives_back_the_rows_that_went_in),
           cmocka_unit_test(keys_of_an_earlier_version_are_final),
           T(a_bar_that_is_not_final_waits_unless_live_is_wanted),
           T(a_key_that_the_sink_has_is_no_row_and_its_values_are_learned),
+          T(a_live_bar_that_the_sink_has_gets_its_final_value),
           T(rows_and_cursor_come_and_go_together),
           T(a_row_that_the_table_would_refuse_is_a_dead_letter_and_holds_nobody_up),
           T(dead_rows_are_kept_once), T(old_values_are_forgotten_and_old_bars_are_still_known),
