@@ -66,6 +66,14 @@ static uint64_t left(uint64_t *until_usec, uint64_t now_usec, uint64_t at_most)
     return *until_usec > now_usec ? *until_usec - now_usec : 0;
 }
 
+/* What was kept by a process with another clock can lie anywhere. */
+static uint64_t longest_pause(const FetchHost *host)
+{
+    const uint64_t longest = FETCH_RETRY_AFTER_MAX_USEC / 4 * 5;
+
+    return host->open_usec > 0 ? MIN_OF(host->open_usec, longest) : longest;
+}
+
 static bool is_recent(const FetchConnected *connected, uint64_t now)
 {
     return connected->n > 0 && connected->second <= now &&
@@ -104,7 +112,7 @@ uint64_t fetch_host_wait(FetchHost *host, const FetchLimits *limits, uint64_t no
     uint64_t wait;
 
     *ret_why = "the breaker is open";
-    wait = left(&host->until_usec, now_usec, FETCH_RETRY_AFTER_MAX_USEC / 4 * 5);
+    wait = left(&host->until_usec, now_usec, longest_pause(host));
     if (wait > 0)
         return wait;
     *ret_why = "a request is under way";
@@ -190,7 +198,7 @@ void fetch_host_end(FetchHost *host, FetchFailure failure, uint64_t retry_after_
     host->probing = false;
     if (failure == FETCH_WELL) {
         host->failures = 0;
-        host->until_usec = host->pause_usec = 0;
+        host->until_usec = host->open_usec = host->pause_usec = 0;
         free(host->message);
         host->message = NULL;
         return;
@@ -202,7 +210,8 @@ void fetch_host_end(FetchHost *host, FetchFailure failure, uint64_t retry_after_
     host->pause_usec = pause = MIN_OF(pause, FETCH_PAUSE_MAX_USEC);
     if (retry_after_usec > 0)
         pause = MIN_OF(MAX_OF(retry_after_usec, SECOND), FETCH_RETRY_AFTER_MAX_USEC);
-    host->until_usec = now_usec + pause + random_u64(pause / 4);
+    host->open_usec = pause + random_u64(pause / 4);
+    host->until_usec = now_usec + host->open_usec;
     if (str_set(&host->message, message) < 0)
         host->message = NULL;
 }
@@ -217,9 +226,9 @@ static const struct {
     {                                                                                              \
 #member, offsetof(FetchHost, member)                                                       \
     }
-    NUMBER(next_usec),    NUMBER(until_usec),  NUMBER(pause_usec), NUMBER(day),
-    NUMBER(day_requests), NUMBER(requests),    NUMBER(refusals),   NUMBER(bytes_in),
-    NUMBER(bytes_out),    NUMBER(connections),
+    NUMBER(next_usec), NUMBER(until_usec),   NUMBER(open_usec),   NUMBER(pause_usec),
+    NUMBER(day),       NUMBER(day_requests), NUMBER(requests),    NUMBER(refusals),
+    NUMBER(bytes_in),  NUMBER(bytes_out),    NUMBER(connections),
 #undef NUMBER
 };
 

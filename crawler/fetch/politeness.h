@@ -40,6 +40,7 @@ typedef struct FetchHost {
     /* Kept over a restart. Instants are wall clock; 0: none. */
     uint64_t next_usec;  /* not to be asked before */
     uint64_t until_usec; /* the breaker is open until then */
+    uint64_t open_usec; /* … and was opened for so long, which no clock makes longer; 0: unknown */
     uint64_t pause_usec; /* … its last pause, which doubles */
     unsigned failures;   /* since the last success */
     uint64_t day, day_requests;

@@ -2,6 +2,7 @@
 #include "tests/unit/test.h"
 
 #include "agent/base/backoff.h"
+#include "agent/base/str.h"
 #include "agent/base/time.h"
 #include "crawler/fetch/politeness.h"
 
@@ -158,8 +159,46 @@ static void what_was_kept_under_another_clock_ends(void **state)
 
     fetch_host_end(host, FETCH_SERVER, 0, "HTTP 500", NOW);
     wait = wait_at(host, now);
-    assert_in_range(wait, 1, FETCH_RETRY_AFTER_MAX_USEC / 4 * 5);
-    assert_int_equal(wait_at(host, now + wait), 0);
+    assert_in_range(wait, SECOND, 5 * SECOND / 4);
+    assert_false(fetch_host_is_open(host, now + wait));
+}
+
+/* A machine boots with a clock that is wrong, and gets the right one later: before the kept pause
+ * is looked at, or after. */
+static void a_pause_that_was_kept_is_never_longer_than_it_was_meant(void **state)
+{
+    const int64_t year = 365 * (int64_t)DAY, steps[] = {-year, -(int64_t)DAY, (int64_t)DAY, year};
+
+    for (size_t i = 0; i < 2 * ELEMENTS(steps); i++) {
+        auto_(fetch_host_freep) FetchHost *host = host_new(), *again = host_new();
+        uint64_t now = NOW + (uint64_t)steps[i / 2], meant;
+        auto_free char *text = NULL;
+
+        fetch_host_end(host, FETCH_THROTTLED, 0, "HTTP 429", NOW);
+        meant = wait_at(host, NOW);
+        assert_in_range(meant, 30 * SECOND, 38 * SECOND);
+        text = fetch_host_format(host);
+        assert_non_null(text);
+        fetch_host_parse(again, text);
+        if (i % 2 == 0)
+            assert_in_range(wait_at(again, now), 0, meant);
+        fetch_host_clock_set(again, -steps[i / 2]);
+        assert_in_range(wait_at(again, NOW), 0, meant);
+        assert_int_equal(wait_at(again, NOW + meant), 0);
+        assert_false(fetch_host_is_open(again, NOW + meant));
+    }
+}
+
+/* Memory of a version that did not keep how long was meant. */
+static void an_earlier_versions_pause_has_the_longest_as_its_bound(void **state)
+{
+    auto_(fetch_host_freep) FetchHost *host = host_new();
+    auto_free char *text =
+        str_printf("{\"until_usec\":%llu,\"failures\":1}", (unsigned long long)(NOW + 3 * DAY));
+
+    assert_non_null(text);
+    fetch_host_parse(host, text);
+    assert_int_equal(wait_at(host, NOW), FETCH_RETRY_AFTER_MAX_USEC * 5 / 4);
 }
 
 static void new_connections_are_kept_under_the_ports_of_nat(void **state)
@@ -232,7 +271,9 @@ TEST_MAIN(cmocka_unit_test(requests_keep_their_distance_and_are_one_at_a_time),
           cmocka_unit_test(a_restart_in_a_back_off_does_not_ask_earlier),
           cmocka_unit_test(damaged_memory_is_a_host_that_was_never_asked),
           cmocka_unit_test(a_clock_that_was_set_changes_no_pause),
-        cmocka_unit_test(what_was_kept_under_another_clock_ends),
+          cmocka_unit_test(what_was_kept_under_another_clock_ends),
+          cmocka_unit_test(a_pause_that_was_kept_is_never_longer_than_it_was_meant),
+          cmocka_unit_test(an_earlier_versions_pause_has_the_longest_as_its_bound),
           cmocka_unit_test(new_connections_are_kept_under_the_ports_of_nat),
           cmocka_unit_test(many_ports_are_as_many_as_the_plan_says),
           cmocka_unit_test(the_daily_number_of_requests_ends_at_midnight),
