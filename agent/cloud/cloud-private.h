@@ -92,7 +92,8 @@ struct Cloud {
 
 /* A zeroed object of `size` bytes that begins with a Cloud. */
 void *cloud_object_new(const CloudOps *ops, size_t size, const CloudConfig *config);
-/* -EINVAL: no secret can be called so. Its length is told instead where it looks like a value. */
+/* -EINVAL: no secret can be called so. Its length is told instead of it unless it is a full name.
+ */
 int cloud_refuse_secret_name(const char *name, Error *err);
 /* Becomes what cloud_identity_peek() shows. */
 void cloud_state_adopt(Cloud *cloud, CloudState *state);

@@ -10,8 +10,6 @@
 #include "agent/base/str.h"
 #include "agent/cloud/cloud-private.h"
 
-#define SHOWN_NAME_MAX 64 /* bytes of what is no name, in a message */
-
 /* The first that recognises the machine; the last one always does. */
 static const CloudOps *const clouds[] = {&cloud_gce, &cloud_local};
 
@@ -315,15 +313,11 @@ int cloud_secret_resolve(Cloud *cloud, const char *name, const char *version,
                               ret, err);
 }
 
-/* Names and what was meant as one, but not a key or a token that was pasted in its place. */
+/* What was meant as a full name; but no single word: a key or a token that was pasted in its place
+ * may look like one ("eyJhbGci.eyJzdWIi"). */
 static bool may_be_shown(const char *name)
 {
-    static const char word[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.";
-    size_t size = strspn(name, word);
-
-    if (startswith(name, "projects/"))
-        return str_is_utf8(name, strlen(name));
-    return !name[size] && size <= SHOWN_NAME_MAX;
+    return startswith(name, "projects/") && str_is_utf8(name, strlen(name));
 }
 
 int cloud_refuse_secret_name(const char *name, Error *err)

@@ -176,7 +176,10 @@ static void check_siblings(FieldContext *c, const Field *field, const FieldArray
             if (other && streq(name, other)) {
                 auto_free char *member = str_printf("[%zu].%s", i, key->name);
 
-                field_error(c, member, "\"%s\" is the %s of [%zu] already", name, key->name, j);
+                if (key->flags & FIELD_NO_ECHO)
+                    field_error(c, member, "is the %s of [%zu] already", key->name, j);
+                else
+                    field_error(c, member, "\"%s\" is the %s of [%zu] already", name, key->name, j);
                 break;
             }
         }

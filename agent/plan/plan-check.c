@@ -12,6 +12,7 @@
 #include "agent/plan/plan-internal.h"
 
 #define MEMBER_MAX        512
+#define KEY_SHOWN_MAX     64
 
 /* Where statusd answers. */
 #define STATUS_PORT       9320
@@ -34,7 +35,8 @@ static const char *nearest_secret(const Plan *plan, const char *name)
     return str_nearest(name, names, n);
 }
 
-/* `name` is used at `member`, which must be a secret of the plan. */
+/* `name` is used at `member`, which must be a secret of the plan. What is none is not shown: it may
+ * be a value that was pasted for the name, and looks like one (a key of letters and digits). */
 static void need_secret(FieldContext *context, const char *name, const char *format, ...)
     printf_like(3, 4);
 
@@ -52,10 +54,12 @@ static void need_secret(FieldContext *context, const char *name, const char *for
     va_end(args);
     nearest = nearest_secret(plan, name);
     if (nearest)
-        field_error(context, member, "no secret \"%s\" in \"secrets\"; did you mean \"%s\"?", name,
+        field_error(context, member, "names no secret of \"secrets\"; did you mean \"%s\"?",
                     nearest);
     else
-        field_error(context, member, "no secret \"%s\" in \"secrets\": declare it there", name);
+        field_error(context, member,
+                    "names no secret of \"secrets\": declare it there (what it says is not shown: "
+                    "it may be the secret itself)");
 }
 
 static void check_system_secrets(FieldContext *context, const PlanSystem *system)
@@ -86,15 +90,27 @@ static void check_container_secrets(FieldContext *context, const PlanContainer *
         need_secret(context, file->secret, "containers[%zu].secret_files[%zu].secret", i, j++);
 }
 
-/* Where in it is crawlerd's to say: `crawl` has no fixed places here. */
-static void check_crawl_secrets(FieldContext *context, const Plan *plan)
+/* What `crawl` says is crawlerd's to read, but that whatever is called "secret" in it names one
+ * (plan_crawl_secrets()). */
+static void check_crawl_secrets(FieldContext *context, const json_t *value, const char *path)
 {
-    auto_(strv_freep) char **names = NULL;
+    const char *key, *name = json_string_value(json_object_get(value, "secret"));
+    char member[MEMBER_MAX];
+    const json_t *item;
+    size_t i;
 
-    if (plan_crawl_secrets(plan, &names) < 0)
-        field_error(context, "crawl", "out of memory");
-    STRV_FOREACH (name, names)
-        need_secret(context, *name, "crawl");
+    need_secret(context, name, "%s.secret", path);
+    json_object_foreach ((json_t *)value, key, item) {
+        auto_free char *shown = str_escape(key, strlen(key), KEY_SHOWN_MAX);
+
+        (void)snprintf(member, sizeof(member), check_name(key) ? "%s[\"%s\"]" : "%s.%s", path,
+                       shown ? shown : "?");
+        check_crawl_secrets(context, item, member);
+    }
+    json_array_foreach (value, i, item) {
+        (void)snprintf(member, sizeof(member), "%s[%zu]", path, i);
+        check_crawl_secrets(context, item, member);
+    }
 }
 
 static void check_secrets(FieldContext *context, const Plan *plan)
@@ -107,7 +123,7 @@ static void check_secrets(FieldContext *context, const Plan *plan)
     i = 0;
     PLAN_FOREACH (PlanNotify, notify, plan->notify)
         need_secret(context, notify->secret, "notify[%zu].secret", i++);
-    check_crawl_secrets(context, plan);
+    check_crawl_secrets(context, plan->crawl, "crawl");
 }
 
 static bool overlap(const PlanPort *a, const PlanPort *b)

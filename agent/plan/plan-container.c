@@ -157,9 +157,10 @@ static void check_secret_modes(FieldContext *context, const PlanContainer *c)
             if (!streq_ptr(files[i].secret, files[j].secret) || files[i].mode == files[j].mode)
                 continue;
             (void)snprintf(member, sizeof(member), "secret_files[%zu].mode", i);
-            field_error(context, member,
-                        "secret \"%s\" has mode \"%04o\" in secret_files[%zu]: give both the same",
-                        files[i].secret, files[j].mode, j);
+            field_error(
+                context, member,
+                "the same secret has mode \"%04o\" in secret_files[%zu]: give both the same",
+                files[j].mode, j);
             break;
         }
 }

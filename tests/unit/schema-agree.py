@@ -31,12 +31,12 @@ SIZES = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
 
 # What the parser says of rules between fields: no schema has words for these.
 RULES = [re.compile(rule) for rule in (
-    r'^no secret ".*" in "secrets"', r"is mounted already$", r"is the \w+ of \[\d+\] already$",
+    r'^names no secret of "secrets"', r"is mounted already$", r"is the \w+ of \[\d+\] already$",
     r"of the host is (taken|where statusd)", r"^this is the swap file$", r'must be below "disk_high"',
     r"^network \"\w+\" publishes no ports", r"^with network ", r'^"start-first" cannot be', r"^a job is ",
     r'^only for mode "job"', r'^more than "memory"', r'^longer than "start_period"',
     r'^a file (needs|has either)', r"^this key is there twice$", r'^user ".*" could not read it',
-    r"is a file of this plan, and no directory$", r'^secret ".*" has mode ',
+    r"is a file of this plan, and no directory$", r"^the same secret has mode ",
     r'^"timezone" looks after this file')]
 
 # For each pattern of the schema texts that it takes and texts that it does not, chosen to come close.

@@ -142,6 +142,10 @@ static void who_yields_first_depends_on_ports(void **state)
     assert_int_equal(order_of("\"update\": {\"switch\": \"stop-first\"}"), PLAN_STOP_FIRST);
 }
 
+#define NO_SUCH_SECRET                                                                             \
+    "names no secret of \"secrets\": declare it there (what it says is not shown: it may be the "  \
+    "secret itself)"
+
 /* One fault each, in the part of the plan where it belongs. */
 static void assert_fault(const char *text, const char *expected)
 {
@@ -165,11 +169,10 @@ static void rules_between_fields_are_held(void **state)
         const char *members, *expected;
     } cases[] = {
         {"\"env\": {\"K\": {\"secret\": \"kee\"}}",
-         ".env.K: no secret \"kee\" in \"secrets\"; did you mean \"key\"?"},
-        {"\"env\": {\"a.b\": {\"secret\": \"other-thing\"}}",
-         ".env[\"a.b\"]: no secret \"other-thing\" in \"secrets\": declare it there"},
+         ".env.K: names no secret of \"secrets\"; did you mean \"key\"?"},
+        {"\"env\": {\"a.b\": {\"secret\": \"other-thing\"}}", ".env[\"a.b\"]: " NO_SUCH_SECRET ""},
         {"\"secret_files\": [{\"secret\": \"nothing\", \"path\": \"/k\"}]",
-         ".secret_files[0].secret: no secret \"nothing\" in \"secrets\": declare it there"},
+         ".secret_files[0].secret: " NO_SUCH_SECRET ""},
         {"\"secret_files\": [{\"secret\": \"key\", \"path\": \"k\"}]",
          ".secret_files[0].path: expected an absolute path without \".\", \"..\" or a '/' at the "
          "end, found \"k\""},
@@ -241,11 +244,10 @@ static void rules_between_parts_are_held(void **state)
                  "\"content\": \"\", \"secret\": \"x\"}]}}",
                  "system.files[0]: a file needs \"content\" or \"secret\"\n"
                  "system.files[1].secret: a file has either \"content\" or \"secret\", not both\n"
-                 "system.files[1].secret: no secret \"x\" in \"secrets\": declare it there\n");
-    assert_fault(
-        "{\"version\": 1, \"system\": {\"scripts\": [{\"name\": \"s\", \"run\": "
-        "\"#!/bin/sh\", \"secrets\": [\"x\"]}]}}",
-        "system.scripts[0].secrets[0]: no secret \"x\" in \"secrets\": declare it there\n");
+                 "system.files[1].secret: " NO_SUCH_SECRET "\n");
+    assert_fault("{\"version\": 1, \"system\": {\"scripts\": [{\"name\": \"s\", \"run\": "
+                 "\"#!/bin/sh\", \"secrets\": [\"x\"]}]}}",
+                 "system.scripts[0].secrets[0]: " NO_SUCH_SECRET "\n");
     assert_fault("{\"version\": 1, \"system\": {\"scripts\": [{\"name\": \"s\", \"run\": "
                  "\"#!/bin/sh\\r\\ntrue\\r\\n\"}, {\"name\": \"t\", \"run\": "
                  "\"#!/bin/sh\\nprintf 'a\\r'\\n\"}]}}",
@@ -254,7 +256,7 @@ static void rules_between_parts_are_held(void **state)
     assert_fault("{\"version\": 1, \"images\": {\"disk_high\": 80}}",
                  "images.disk_high: \"disk_low\" (80) must be below \"disk_high\" (80)\n");
     assert_fault("{\"version\": 1, \"notify\": [{\"secret\": \"s\", \"on\": [\"rolledback\"]}]}",
-                 "notify[0].secret: no secret \"s\" in \"secrets\": declare it there\n"
+                 "notify[0].secret: " NO_SUCH_SECRET "\n"
                  "notify[0].on[0]: expected one of \"agentd-started\", \"agentd-stopping\", "
                  "\"plan-accepted\", \"plan-refused\", \"plan-removed\", \"plan-applied\", "
                  "\"resource-failed\", \"resource-recovered\", \"metadata-unreachable\", "
@@ -272,11 +274,11 @@ static void rules_between_parts_are_held(void **state)
                  ", found \"rolledback\"; did you mean "
                  "\"rolled-back\"?\n");
     assert_fault("{\"version\": 1, \"crawl\": {\"jobs\": [{\"key\": {\"secret\": \"s\"}}]}}",
-                 "crawl: no secret \"s\" in \"secrets\": declare it there\n");
+                 "crawl.jobs[0].key.secret: " NO_SUCH_SECRET "\n");
     assert_fault(
         "{\"version\": 1, \"secrets\": [{\"name\": \"kis\", \"secret\": \"K\"}], \"crawl\": "
         "{\"jobs\": [{\"recipe\": \"keyed\", \"secret\": \"kiss\"}]}}",
-        "crawl: no secret \"kiss\" in \"secrets\"; did you mean \"kis\"?\n");
+        "crawl.jobs[0].secret: names no secret of \"secrets\"; did you mean \"kis\"?\n");
     assert_fault("{\"version\": 1, \"endpoints\": {\"a.example\": \"http://10.0.0.1/\"}}",
                  "endpoints[\"a.example\"]: expected an \"https://HOST[:PORT][/PATH]\", or "
                  "\"http://\" and a loopback address, found \"http://10.0.0.1/\"\n");
@@ -290,7 +292,7 @@ static void a_user_by_name_cannot_be_given_a_file_that_only_its_owner_reads(void
         "\"user\": \"app\", \"secret_files\": [{\"secret\": \"s\", \"path\": \"/k\"}]",
         ".secret_files[0].mode: user \"app\" could not read it: give \"user\" as "
         "numbers (id app, in the image), or a mode such as \"0444\"\n"
-        "containers[0].secret_files[0].secret: no secret \"s\" in \"secrets\": declare it there");
+        "containers[0].secret_files[0].secret: " NO_SUCH_SECRET "");
     for (size_t i = 0; i < ELEMENTS(good); i++) {
         auto_free char *text = str_printf(
             "{\"version\": 1, \"secrets\": [{\"name\": \"s\", \"secret\": \"S\"}], \"containers\": "
@@ -316,8 +318,8 @@ static void a_secret_has_one_mode_in_a_container(void **state)
     auto_free char *same = str_printf(plan, "0400"), *other = str_printf(plan, "0440");
 
     plan_free(parse(same));
-    assert_fault(other, "containers[0].secret_files[2].mode: secret \"s\" has mode \"0400\" in "
-                        "secret_files[0]: give both the same\n");
+    assert_fault(other, "containers[0].secret_files[2].mode: the same secret has mode \"0400\" "
+                        "in secret_files[0]: give both the same\n");
 }
 
 #define PASTED "xoxb-12/34+abc=="
@@ -351,6 +353,63 @@ static void a_value_that_was_pasted_for_a_name_is_not_shown(void **state)
         "notify[0].secret: expected a name of at most 63 letters, digits, '-' and '_', with "
         "a letter or digit first, found 16 bytes that are not shown: they may be the "
         "secret itself\n");
+}
+
+/* A key of letters and digits could be a name. */
+static void a_value_that_looks_like_a_name_is_not_shown_either(void **state)
+{
+    static const char *const values[] = {"q7Zt0pX2LkVb9RmW4sYc", "4f9c1e7ab03d52886e1fd0c2b7a94453",
+                                         "AKIAIOSFODNN7EXAMPLE", "sk_live_51H8xTqLz0vNw3Rk",
+                                         "kis-app-kex"};
+    static const char *const places[][2] = {
+        {"\"notify\": [{\"secret\": \"", "\"}]"},
+        {"\"system\": {\"files\": [{\"path\": \"/a\", \"secret\": \"", "\"}]}"},
+        {"\"system\": {\"scripts\": [{\"name\": \"s\", \"run\": \"#!/bin/sh\\n\", \"secrets\": [\"",
+         "\"]}]}"},
+        {"\"containers\": [{\"name\": \"web\", \"image\": \"a/web:1\", \"env\": {\"K\": "
+         "{\"secret\": \"",
+         "\"}}}]"},
+        {"\"containers\": [{\"name\": \"web\", \"image\": \"a/web:1\", \"secret_files\": "
+         "[{\"path\": "
+         "\"/k\", \"secret\": \"",
+         "\"}]}]"},
+        {"\"crawl\": {\"jobs\": [{\"recipe\": \"keyed\", \"secret\": \"", "\"}]}"},
+    };
+
+    for (size_t i = 0; i < ELEMENTS(places) * ELEMENTS(values); i++) {
+        const char *const *place = places[i / ELEMENTS(values)];
+        const char *value = values[i % ELEMENTS(values)];
+        auto_free char *text =
+            str_printf("{\"version\": 1, \"secrets\": [{\"name\": \"kis-app-key\", \"secret\": "
+                       "\"KEY\"}], %s%s%s}",
+                       place[0], value, place[1]);
+        auto_buf Buf shown = BUF_INIT(1 << 20);
+
+        faults_of(text, &shown);
+        assert_contains(buf_str(&shown), "names no secret of \"secrets\"");
+        if (strstr(buf_str(&shown), value))
+            fail_msg("%s: %s", text, buf_str(&shown));
+    }
+}
+
+static void a_name_that_may_be_a_value_is_not_shown_for_being_there_twice(void **state)
+{
+    static const char value[] = "q7Zt0pX2LkVb9RmW4sYc";
+    auto_free char *twice = str_printf(
+        "{\"version\": 1, \"secrets\": [{\"name\": \"%s\", \"secret\": \"A\"}, {\"name\": \"%s\", "
+        "\"secret\": \"B\"}]}",
+        value, value);
+    auto_free char *modes = str_printf(
+        "{\"version\": 1, \"containers\": [{\"name\": \"web\", \"image\": \"a/web:1\", "
+        "\"secret_files\": [{\"path\": \"/k\", \"secret\": \"%s\"}, {\"path\": \"/l\", \"mode\": "
+        "\"0444\", \"secret\": \"%s\"}]}]}",
+        value, value);
+    auto_buf Buf shown = BUF_INIT(1 << 20);
+
+    assert_fault(twice, "secrets[1].name: is the name of [0] already\n");
+    faults_of(modes, &shown);
+    assert_contains(buf_str(&shown), "the same secret has mode \"0400\" in secret_files[0]");
+    assert_null(strstr(buf_str(&shown), value));
 }
 
 static void a_secret_has_one_version(void **state)
@@ -432,7 +491,7 @@ static void forty_faults_are_all_listed(void **state)
         static const char *const messages[] = {"is missing: how the container is called",
                                                "unknown key \"nmae\"; did you mean \"name\"?",
                                                "expected a repository in lower case",
-                                               "no secret \"s"};
+                                               "names no secret of \"secrets\""};
 
         for (size_t j = 0; j < 4; j++) {
             const FieldError *e = errors.items + 4 * i + j;
@@ -614,6 +673,8 @@ TEST_MAIN(cmocka_unit_test(the_tables_agree_with_themselves), cmocka_unit_test(a
           cmocka_unit_test(rules_between_parts_are_held),
           cmocka_unit_test(a_secret_has_one_mode_in_a_container),
           cmocka_unit_test(a_value_that_was_pasted_for_a_name_is_not_shown),
+          cmocka_unit_test(a_value_that_looks_like_a_name_is_not_shown_either),
+          cmocka_unit_test(a_name_that_may_be_a_value_is_not_shown_for_being_there_twice),
           cmocka_unit_test(a_secret_has_one_version),
           cmocka_unit_test(what_editors_write_changes_nothing),
           cmocka_unit_test(versions_are_told_apart),
