@@ -67,11 +67,13 @@ struct Container {
     char step_target[65];             /* id; "" where it has none */
     char taken_name[SWITCH_NAME_MAX]; /* the name that it gives */
     char step_name[64];               /* for tests that end the process after it */
+    char unhealed[65];                /* id; runs, and the engine would not be told to heal it */
     unsigned renames_refused;
     ContainerStep observed;                /* goes on after the engine was looked at */
     ContainerStep goal_reached, goal_lost; /* and after the switch came to its end */
     ContainerStep settled;                 /* and when only what serves is left */
     ContainerStep running;                 /* and when what should serve runs */
+    ContainerStep heals;                   /* and when the engine was asked again to heal it */
     ContainerStep measured;                /* and when the size of a pull is known */
     ContainerStep files_here;              /* and when its secret files are written */
     ContainerStep secrets_here;            /* and when all values are on this machine */
@@ -174,6 +176,8 @@ void container_observe(Container *c, ContainerStep then);
 void container_switch(Container *c, SwitchGoal goal, bool start_again, ContainerStep reached,
                       ContainerStep lost);
 const SlotContainer *container_view(const Container *c, const char *release);
+/* Where the engine refused to heal this one, which runs, it is asked again. */
+void container_heal(Container *c, const SlotContainer *view, ContainerStep then);
 /* For a goal whose container must be there. */
 void container_is_lost(Container *c);
 /* The downtime ended at that moment (boottime), when something was well again. */

@@ -50,7 +50,9 @@ void container_run_current(Container *c, ContainerStep then)
     c->running = then;
     /* One that nobody describes any more (adopted, or by a plan of another version of ours) is
      * started as it stands. */
-    if ((view && view->running) || container_load_want(c, c->slot.current, NULL) <= 0)
+    if (view && view->running)
+        container_heal(c, view, run_it);
+    else if (container_load_want(c, c->slot.current, NULL) <= 0)
         run_it(c);
     else
         container_have_files(c, run_it, files_are_missing);

@@ -295,20 +295,52 @@ static void on_step(EngineOp *op, const EngineReply *reply, const Error *err, vo
         look_again(c);
 }
 
+/* That the engine would not heal it is no reason to keep it down: what ends is started by us, and
+ * the policy is asked for again. */
 static void on_healed_again(EngineOp *op, const EngineReply *reply, const Error *err,
                             void *userdata)
 {
     Container *c = userdata;
     auto_error Error failure = {0};
 
-    if (err) {
+    if (err && is_engine_away(err)) {
         step_failed(c, err);
         return;
     }
+    (void)snprintf(c->unhealed, sizeof(c->unhealed), "%s", err ? c->step_target : "");
+    if (err && err->code != -ENOENT)
+        log_failure(
+            LOG_LEVEL_WARNING, NULL, err,
+            "ignoring: it is started; this is tried again, and meanwhile mervis-agent alone "
+            "starts it when it crashes");
     c->op = engine_op_free(c->op);
     if (engine_start_container(c->resource->context->engine, c->step_target, on_step, c, &c->op,
                                &failure) < 0)
         container_finish(c, &failure);
+}
+
+static void on_heals(EngineOp *op, const EngineReply *reply, const Error *err, void *userdata)
+{
+    Container *c = userdata;
+
+    if (!err || err->code == -ENOENT)
+        c->unhealed[0] = '\0';
+    c->op = engine_op_free(c->op); /* a refusal was told the first time */
+    c->heals(c);
+}
+
+void container_heal(Container *c, const SlotContainer *view, ContainerStep then)
+{
+    auto_error Error err = {0};
+
+    if (!streq(view->id, c->unhealed)) {
+        then(c);
+        return;
+    }
+    c->heals = then;
+    if (engine_set_restart(c->resource->context->engine, view->id, ENGINE_RESTART_ON_FAILURE,
+                           on_heals, c, &c->op, &err) < 0)
+        container_finish(c, &err);
 }
 
 /* One that was stopped gets back what leave_it_stopped() took. */

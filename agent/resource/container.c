@@ -184,6 +184,7 @@ static void container_inherit(Resource *resource, Resource *from)
     c->put_off_times = old->put_off_times;
     c->outage_began = old->outage_began;
     c->excused = old->excused;
+    memcpy(c->unhealed, old->unhealed, sizeof(c->unhealed));
     c->run_began = old->run_began;
     c->out_of_memory = old->out_of_memory;
     c->pull_bytes = old->pull_bytes;

@@ -220,21 +220,26 @@ static void inspect_box(World *w, HttpServer *server, const Box *box, Reply *rep
 }
 
 /* {"RestartPolicy": {"Name": "on-failure", …}} */
-static bool heals(const json_t *doc)
+static const char *policy_of(const json_t *doc)
 {
     const char *name = json_str(json_object_get(doc, "RestartPolicy"), "Name");
 
     assert_non_null(name);
-    return streq(name, "on-failure");
+    return name;
+}
+
+static bool heals(const json_t *doc)
+{
+    return streq(policy_of(doc), "on-failure");
 }
 
 /* It is in no trace: what comes of it is seen. */
 static void update_box(World *w, const Request *request, Box *box, Reply *reply)
 {
     json_auto_t *doc = json_loads(request->body, 0, NULL);
-    char call[] = "update ?";
+    char call[64];
 
-    call[sizeof(call) - 2] = box->image;
+    (void)snprintf(call, sizeof(call), "update %c %s", box->image, policy_of(doc));
     if (is_to_fail(w, reply, call))
         return;
     box->is_healed = heals(doc);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The state machine of a container where the machine, its engine or a person's hand is at fault, and
- * not the release. */
+/* The state machine of a container where the machine, its engine or a person's hand is at fault,
+ * and not the release. */
 #include "tests/unit/rollout-course.h"
 
 static void a_fault_of_the_machine_condemns_nobody(void **state)
@@ -122,6 +122,55 @@ static void a_fault_of_the_machine_condemns_nobody(void **state)
          .state = "rolled-back",
          .quarantine = "B",
          .message = "unable to find user web"},
+    };
+
+    check_courses(courses, ELEMENTS(courses));
+}
+
+static void a_container_that_the_engine_would_not_heal_is_started_all_the_same(void **state)
+{
+    static const Course courses[] = {
+        {.name = "what is gone back to",
+         .plan = PORTS,
+         .before = "push A; settle; fail 1 500 update A on-failure = something else",
+         .words = "push X",
+         .trace = "pulling: pull X\n"
+                  "staged: create X web.next\n"
+                  "switching: rename A web.previous\n"
+                  "switching: rename X web\n"
+                  "switching: stop A\n"
+                  "switching: start X\n"
+                  "rolling-back: rename X web.next\n"
+                  "rolling-back: rename A web\n"
+                  "rolling-back: start A\n"
+                  "rolling-back: remove X\n",
+         .boxes = "web=A!",
+         .state = "rolled-back",
+         .quarantine = "X",
+         .message = "it exited with status 3"},
+        {.name = "and the engine is asked again at the next look",
+         .plan = PORTS,
+         .before = "push A; settle; fail 2 500 update A on-failure = something else; push X",
+         .words = "look; look",
+         .trace = "",
+         .boxes = "web=A",
+         .state = "settled",
+         .quarantine = "X",
+         .message = "it exited with status 3"},
+        {.name = "what was stopped by a person",
+         .plan = PORTS,
+         .before = "push A; settle; fail 99 400 update A on-failure = invalid policy",
+         .words = "restart",
+         .boxes = "web=A!",
+         .state = "settled",
+         .quarantine = ""},
+        {.name = "and when it ends it is started again, and the engine told to heal it",
+         .plan = PORTS,
+         .before = "push A; settle; fail 1 500 update A on-failure = something else; restart",
+         .words = "stop A; agentd",
+         .boxes = "web=A",
+         .state = "settled",
+         .quarantine = ""},
     };
 
     check_courses(courses, ELEMENTS(courses));
@@ -354,6 +403,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_fault_of_the_machine_condemns_nobody),
+        cmocka_unit_test(a_container_that_the_engine_would_not_heal_is_started_all_the_same),
         cmocka_unit_test(what_ends_the_engine_again_and_again_is_to_blame_for_it),
         cmocka_unit_test(what_the_engine_starts_by_itself_is_stopped_again),
         cmocka_unit_test(what_somebody_took_away_is_made_anew),
