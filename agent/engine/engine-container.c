@@ -71,7 +71,7 @@ int engine_create_container(Engine *engine, const char *name, const EngineContai
         return r;
     op->answered = create_answered;
     op->conflict_code = -EEXIST;
-    op->timeout_usec = ENGINE_CHANGE_TIMEOUT_USEC;
+    op->timeout_usec = engine->change_usec;
     r = engine_op_describe(op, err, "create container %s", name);
     if (r >= 0)
         r = engine_op_path(op, err, "/containers/create?name=%s", escaped);
@@ -199,7 +199,7 @@ int engine_start_container(Engine *engine, const char *name, EngineHandler handl
     if (r < 0)
         return r;
     op->refused = start_refused;
-    op->timeout_usec = ENGINE_CHANGE_TIMEOUT_USEC;
+    op->timeout_usec = engine->change_usec;
 
     return engine_op_start(&op, ret, err);
 }

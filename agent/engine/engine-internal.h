@@ -20,7 +20,7 @@ struct Engine {
     char *socket;
     unsigned api; /* minor version; 0: to be asked */
     unsigned n_pulls;
-    uint64_t call_usec, pull_first_usec, pull_stall_usec;
+    uint64_t call_usec, change_usec, pull_first_usec, pull_stall_usec;
     EngineOp *ops; /* pending */
 };
 

@@ -59,6 +59,7 @@ void engine_set_timeouts(Engine *engine, uint64_t call_usec, uint64_t pull_first
                          uint64_t pull_stall_usec)
 {
     engine->call_usec = call_usec ? call_usec : ENGINE_CALL_TIMEOUT_USEC;
+    engine->change_usec = call_usec ? call_usec : ENGINE_CHANGE_TIMEOUT_USEC;
     engine->pull_first_usec = pull_first_usec ? pull_first_usec : ENGINE_PULL_FIRST_TIMEOUT_USEC;
     engine->pull_stall_usec = pull_stall_usec ? pull_stall_usec : ENGINE_PULL_STALL_USEC;
 }

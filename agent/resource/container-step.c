@@ -225,6 +225,16 @@ void container_ends_engine(Container *c)
                       "journalctl -u docker says why");
 }
 
+/* Silent for as long as a start may take: what it hangs at is the engine's. What ran before comes
+ * back as soon as it answers again; where there is none, the same is asked again. */
+static void engine_hangs(Container *c, Error *err)
+{
+    if (container_has_way_back(c))
+        put_off(c, err);
+    else
+        container_finish(c, err);
+}
+
 static void step_failed(Container *c, const Error *err)
 {
     auto_error Error copy = {0};
@@ -244,6 +254,8 @@ static void step_failed(Container *c, const Error *err)
         container_bring_in(c);
     } else if (c->step == SWITCH_START && is_being_tried(c) && !is_engine_away(&copy))
         could_not_start(c, &copy);
+    else if (c->step == SWITCH_START && is_being_tried(c) && copy.code == -ETIMEDOUT)
+        engine_hangs(c, &copy);
     else if (c->step == SWITCH_START && is_being_tried(c) && !container_is_excused(c))
         container_ends_engine(c);
     else

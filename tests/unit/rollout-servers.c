@@ -308,6 +308,10 @@ static void start_box(World *w, Box *box, Reply *reply)
         reply->status = 304;
         return;
     }
+    if (box->image == 'U') {
+        reply->mode = REPLY_HANG;
+        return;
+    }
     if (box->image == 'V') {
         reply->mode = REPLY_EARLY;
         return;

@@ -9,6 +9,7 @@
  * Images are single letters. What becomes of a container that is started:
  *   X exits at once     Y never becomes healthy     Z cannot be started (no such program)
  *   V ends the engine when it is started    W ends it whenever it is looked at
+ *   U hangs the engine when it is started
  *   any with version 9 of its secret exits at once
  *   a container of a job runs until "end" says how it ends; all others are healthy at once. */
 

@@ -3,6 +3,8 @@
  * and not the release. */
 #include "tests/unit/rollout-course.h"
 
+#include "agent/resource/container.h"
+
 static void a_fault_of_the_machine_condemns_nobody(void **state)
 {
     static const Course courses[] = {
@@ -269,6 +271,36 @@ static void what_the_engine_starts_by_itself_is_stopped_again(void **state)
     check_courses(courses, ELEMENTS(courses));
 }
 
+static void an_engine_that_hangs_at_a_start_condemns_nobody(void **state)
+{
+    auto_(world_freep) World *w = world_new(PORTS, /* is_job= */ false);
+    auto_free char *boxes = NULL, *quarantine = NULL;
+
+    engine_set_timeouts(w->engine, 500 * MSEC, 0, 0);
+    world_do(w, "push A; settle; push U");
+    world_do(w, "retry; retry; retry");
+    boxes = world_boxes(w);
+    quarantine = world_quarantine(w);
+    assert_string_equal(boxes, "web=A");
+    assert_string_equal(quarantine, "");
+    assert_contains(error_text(&w->error), "it hangs; nothing speaks against the release");
+    assert_contains(w->error.remedy, "systemctl restart docker");
+    assert_true(container_is_ready(w->resource));
+}
+
+/* There is nothing to go back to: it is asked again. */
+static void an_engine_that_hangs_at_the_first_start_is_waited_for(void **state)
+{
+    auto_(world_freep) World *w = world_new(PORTS, /* is_job= */ false);
+    auto_free char *recorded = NULL;
+
+    engine_set_timeouts(w->engine, 500 * MSEC, 0, 0);
+    world_do(w, "push U");
+    recorded = world_state(w);
+    assert_string_equal(recorded, "switching");
+    assert_contains(error_text(&w->error), "it hangs");
+}
+
 static void what_somebody_took_away_is_made_anew(void **state)
 {
     static const Course courses[] = {
@@ -405,6 +437,8 @@ int main(void)
         cmocka_unit_test(a_fault_of_the_machine_condemns_nobody),
         cmocka_unit_test(a_container_that_the_engine_would_not_heal_is_started_all_the_same),
         cmocka_unit_test(what_ends_the_engine_again_and_again_is_to_blame_for_it),
+        cmocka_unit_test(an_engine_that_hangs_at_a_start_condemns_nobody),
+        cmocka_unit_test(an_engine_that_hangs_at_the_first_start_is_waited_for),
         cmocka_unit_test(what_the_engine_starts_by_itself_is_stopped_again),
         cmocka_unit_test(what_somebody_took_away_is_made_anew),
     };
