@@ -5,8 +5,8 @@
 /* Shared by container.c (the resource) and its parts: container-resume.c (where were we?),
  * container-want.c and container-resolve.c (which release should it be?), container-pull.c,
  * container-rollout.c and container-step.c (getting there, and back), container-job.c,
- * container-secrets.c, container-spec.c, container-verbs.c (events and people),
- * container-describe.c.
+ * container-secrets.c, container-spec.c, container-verbs.c (events and people), container-serving.c
+ * (what runs now), container-describe.c.
  *
  * Every function of them either begins one operation whose handler goes on, or ends in
  * container_finish(); a state is recorded before the step that it announces. */
@@ -209,12 +209,14 @@ void container_resume_job(Container *c);
 void container_job_is_done(Container *c);
 void container_job_has_failed(Container *c);
 
-/* container-describe.c */
+/* container-serving.c */
 /* What the engine's HEALTHCHECK says of what serves, where the plan does not look by http: then the
  * image's own opinion counts for nothing. */
 EngineHealth container_engine_health(const Container *c);
-json_t *container_describe(const Resource *resource);
 void container_look_at_serving(Container *c);
+
+/* container-describe.c */
+json_t *container_describe(const Resource *resource);
 
 /* container-secrets.c, and its files as they are mounted: container-spec.c */
 /* Fetches the values of c->want's secrets that are not on this machine, by their versions;

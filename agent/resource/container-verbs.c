@@ -238,20 +238,6 @@ void container_approve(Resource *resource)
     container_look(resource);
 }
 
-bool container_is_ready(const Resource *resource)
-{
-    const Container *c = container_of_resource(resource);
-    EngineHealth health = container_engine_health(c);
-
-    if (c->plan->mode == PLAN_MODE_JOB)
-        return true;
-    /* After a boot its HEALTHCHECK begins anew: no balancer sends anybody there before it passed.
-     */
-    return c->slot.current && c->slot.state != ROLLOUT_FAILED && !c->draining && c->serving.known &&
-           c->serving.running && health != ENGINE_HEALTH_UNHEALTHY &&
-           health != ENGINE_HEALTH_STARTING;
-}
-
 /* --- Going down ------------------------------------------------------------------------------ */
 
 static void drained(Container *c)
