@@ -21,9 +21,11 @@
 
 #define SLOT_CONTAINERS_MAX 16
 
-/* What the engine last said of the container that serves. */
+/* What the engine last said of the container that serves, or of the one that is to. */
 typedef struct Serving {
+    char id[65], release[65];
     bool known, running;
+    bool proved; /* by the switch under way, which goes on to take down what it replaces */
     EngineHealth health;
     uint64_t started_at, restarts, memory_bytes;
 } Serving;
@@ -40,6 +42,7 @@ struct Container {
     SlotContainer views[SLOT_CONTAINERS_MAX];
     size_t n_views;
     Serving serving;
+    Serving tried; /* slot.next, as it was when its proof began */
 
     Release *want;      /* that is being brought in, or looked at */
     Plan *want_plan;    /* where an older plan describes it; NULL: the plan in force */
@@ -214,6 +217,14 @@ void container_job_has_failed(Container *c);
  * image's own opinion counts for nothing. */
 EngineHealth container_engine_health(const Container *c);
 void container_look_at_serving(Container *c);
+/* Names, containers and what serves are on the move: between two releases. */
+bool container_is_switching(const Container *c);
+/* This one is being proved, as the engine shows it; and it was proved: from now on it serves,
+ * whatever has to be done yet. */
+void container_tries(Container *c, const EngineContainer *seen);
+void container_tried_well(Container *c);
+/* We are about to stop that one. */
+void container_takes_down(Container *c, const SlotContainer *target);
 
 /* container-describe.c */
 json_t *container_describe(const Resource *resource);

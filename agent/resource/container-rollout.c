@@ -115,6 +115,8 @@ static void on_verdict(HealthProbe *probe, const HealthVerdict *verdict, void *u
         container_measure_downtime(c, c->probe_began + verdict->elapsed_usec);
     c->probe = health_probe_free(c->probe);
     if (healthy)
+        container_tried_well(c);
+    if (healthy)
         /* start-first: well beside the old one; now names and traffic change hands. */
         container_switch(c, SWITCH_FORWARD, false, commit, container_is_lost);
     else if (engine_was_away && container_is_excused(c))
@@ -161,6 +163,7 @@ static void on_next_inspected(EngineOp *op, const EngineReply *reply, const Erro
         container_finish_with(c, err);
         return;
     }
+    container_tries(c, &reply->containers[0]);
     start_probe(c, reply->containers[0].id, reply->containers[0].has_health_check);
     c->op = engine_op_free(c->op);
 }
@@ -273,8 +276,10 @@ static void make_old_one_anew(Container *c)
     forget(&c->slot.next);
     if (c->forced)
         c->slot.next = take_ptr(lost);
-    if (container_enter(c, c->forced ? ROLLOUT_PULLING : ROLLOUT_FAILED) >= 0)
-        container_decide(c);
+    if (container_enter(c, c->forced ? ROLLOUT_PULLING : ROLLOUT_FAILED) < 0)
+        return;
+    container_look_at_serving(c);
+    container_decide(c);
 }
 
 static void go_back(Container *c)

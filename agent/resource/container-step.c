@@ -148,23 +148,31 @@ static void name_is_taken(Container *c)
         container_finish(c, &err);
 }
 
+static const SlotContainer *target_of_step(const Container *c)
+{
+    for (size_t i = 0; i < c->n_views; i++)
+        if (streq(c->views[i].id, c->step_target))
+            return &c->views[i];
+    return NULL;
+}
+
 /* The engine refuses to rename one that it is about to restart, which its list may not show yet; so
  * it is stopped first, unless it is what is to serve. */
 static bool may_be_stopped(const Container *c)
 {
-    const SlotContainer *target = NULL;
+    const SlotContainer *target = target_of_step(c);
 
-    for (size_t i = 0; i < c->n_views; i++)
-        if (streq(c->views[i].id, c->step_target))
-            target = &c->views[i];
     return c->goal.goal != SWITCH_FORWARD || !(target && streq_ptr(target->release, c->goal.next));
 }
 
 static void stop_before_rename(Container *c)
 {
+    const SlotContainer *target = target_of_step(c);
     auto_error Error err = {0};
 
     c->step = SWITCH_STOP;
+    if (target)
+        container_takes_down(c, target);
     if (engine_stop_container(c->resource->context->engine, c->step_target,
                               c->plan->stop_timeout_usec, on_step, c, &c->op, &err) < 0)
         container_finish(c, &err);
@@ -241,6 +249,8 @@ static void step_failed(Container *c, const Error *err)
 
     (void)error_copy(&copy, err);
     c->op = engine_op_free(c->op);
+    if (c->step == SWITCH_STOP)
+        container_look_at_serving(c); /* it may not have been stopped */
     if (copy.code == -EEXIST)
         container_observe(c, name_is_taken);
     else if (copy.code == -ENOENT && (c->step == SWITCH_STOP || c->step == SWITCH_RENAME))
@@ -301,6 +311,8 @@ static void on_step(EngineOp *op, const EngineReply *reply, const Error *err, vo
     }
     crash_point(c->step_name);
     c->goal.started |= c->step == SWITCH_START;
+    if (c->step == SWITCH_START && c->goal.goal == SWITCH_RUN)
+        container_look_at_serving(c);
     if (c->step == SWITCH_STOP && c->plan->mode == PLAN_MODE_SERVICE)
         leave_it_stopped(c);
     else
@@ -422,6 +434,7 @@ static int begin_step(Container *c, const SwitchStep *step, Error *err)
     case SWITCH_START:
         return start(c, step->target, err);
     case SWITCH_STOP:
+        container_takes_down(c, step->target);
         return engine_stop_container(engine, step->target->id, c->plan->stop_timeout_usec, on_step,
                                      c, &c->op, err);
     case SWITCH_RENAME:

@@ -39,13 +39,6 @@ static void count_death(Container *c)
         log_failure(LOG_LEVEL_WARNING, NULL, &err, "its deaths are counted in memory only");
 }
 
-/* The switch looks for itself. */
-static bool is_switching(const Container *c)
-{
-    return c->slot.state == ROLLOUT_SWITCHING || c->slot.state == ROLLOUT_PROVING ||
-           c->slot.state == ROLLOUT_ROLLING_BACK;
-}
-
 void container_on_engine_event(Resource *resource, const EngineEvent *event)
 {
     Container *c = container_of_resource(resource);
@@ -54,8 +47,14 @@ void container_on_engine_event(Resource *resource, const EngineEvent *event)
         return;
     if (c->probe)
         health_probe_look(c->probe);
-    if (!is_of_release(event, c->slot.current) || is_switching(c))
+    if (!is_of_release(event, c->slot.current))
         return;
+    if (container_is_switching(c)) {
+        /* The switch looks for itself, but not at what serves while another one is proved. */
+        if (c->probe)
+            container_look_at_serving(c);
+        return;
+    }
     switch (event->kind) {
     case ENGINE_EVENT_DESTROY:
         c->may_have_ended = true;
@@ -85,7 +84,8 @@ static const char by_hand[] = "rolled back by hand";
 /* Nothing but a look is under way, if anything: the verb comes right after it. */
 static bool is_at_rest(const Container *c)
 {
-    return !is_switching(c) && c->slot.state != ROLLOUT_PULLING && c->slot.state != ROLLOUT_STAGED;
+    return !container_is_switching(c) && c->slot.state != ROLLOUT_PULLING &&
+           c->slot.state != ROLLOUT_STAGED;
 }
 
 static int prepare_verb(Resource *resource, Error *err)
@@ -97,7 +97,7 @@ static int prepare_verb(Resource *resource, Error *err)
     if (r < 0)
         return r;
     /* One that was kept although it is bad may be proved again and again: it is nobody's turn. */
-    if ((is_switching(c) && container_has_way_back(c)) || (c->working && !is_at_rest(c)))
+    if ((container_is_switching(c) && container_has_way_back(c)) || (c->working && !is_at_rest(c)))
         return error_set(err, -EBUSY, ERROR_INVALID,
                          "container %s is at work (%s); try again when it is done", resource->name,
                          rollout_state_name(c->shown));
@@ -165,7 +165,7 @@ static int record_rollback(Container *c, const Release *previous, Error *err)
     digest_is_bad = current && !streq(current->digest, previous->digest);
     if (str_set(&c->slot.next, previous->id) < 0)
         return error_oom(err);
-    if (is_switching(c))
+    if (container_is_switching(c))
         c->slot.state = ROLLOUT_FAILED;
     r = db_begin(db, err);
     if (r < 0)

@@ -28,7 +28,8 @@ int container_retry(Resource *resource, Error *err) must_check;
 /* update.policy "manual": the digest that is held may come in. */
 void container_approve(Resource *resource);
 
-/* Serving: runs, and is healthy as far as is known; a finished job counts as well. */
+/* Serving: runs, was proved, and is healthy as far as is known; a finished job counts as well. In a
+ * switch that stops first nothing serves until the new one, or again the old one, is well. */
 bool container_is_ready(const Resource *resource);
 
 /* The machine goes down: SIGTERM and the container's own stop time-out, at most `budget_usec`. The

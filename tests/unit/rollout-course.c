@@ -28,7 +28,7 @@ static void check_course(const Course *course)
 
     if (course->before)
         world_do(w, course->before);
-    w->trace.size = 0;
+    w->trace.size = w->ready.size = 0;
     world_do(w, course->words);
     boxes = world_boxes(w);
     state = world_state(w);
@@ -36,6 +36,9 @@ static void check_course(const Course *course)
     if (course->trace)
         check_text(course->name, "what the engine was told",
                    w->trace.size ? buf_str(&w->trace) : "", course->trace);
+    if (course->ready)
+        check_text(course->name, "where it was ready", w->ready.size ? buf_str(&w->ready) : "",
+                   course->ready);
     check_text(course->name, "what is there", boxes, course->boxes);
     check_text(course->name, "the state", state, course->state);
     check_text(course->name, "the quarantine", quarantine, course->quarantine);

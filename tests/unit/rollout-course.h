@@ -11,6 +11,7 @@ typedef struct Course {
     const char *before; /* what led to it; not looked at */
     const char *words;
     const char *trace; /* of `words`; NULL: not looked at */
+    const char *ready; /* at each call of them; NULL: not looked at */
     const char *boxes;
     const char *state;      /* recorded */
     const char *quarantine; /* "" none */

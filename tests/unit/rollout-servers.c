@@ -130,6 +130,14 @@ static bool is_to_fail(World *w, Reply *reply, const char *call)
     return false;
 }
 
+static void note_readiness(World *w, const char *call)
+{
+    bool ready = w->resource && container_is_ready(w->resource);
+
+    assert_true(
+        buf_printf(&w->ready, "%s%s%c", w->ready.size ? ", " : "", call, ready ? '+' : '-') >= 0);
+}
+
 /* Remembers a call that changes something, and says whether it is to fail. */
 static bool traced(World *w, Reply *reply, const char *format, ...) printf_like(3, 4);
 static bool traced(World *w, Reply *reply, const char *format, ...)
@@ -141,6 +149,7 @@ static bool traced(World *w, Reply *reply, const char *format, ...)
     va_start(args, format);
     (void)vsnprintf(call, sizeof(call), format, args);
     va_end(args);
+    note_readiness(w, call);
     if (is_to_fail(w, reply, call))
         return true;
     (void)!db_query_text(w->state.db, "SELECT state FROM slot WHERE container = 'web'", &state,
@@ -468,6 +477,7 @@ void world_answer_registry(HttpServer *server, const Request *request, Reply *re
     const char *blob = startswith(request->target, "/v2/app/blobs/");
 
     if (startswith(request->target, "/health")) {
+        note_readiness(w, "ask");
         reply->body = "well";
         return;
     }

@@ -445,7 +445,7 @@ World *world_new(const char *more, bool is_job)
     w->more = more;
     w->is_job = is_job;
     w->settle_usec = HOUR;
-    w->trace = w->events = BUF_INIT(1U << 20);
+    w->trace = w->events = w->ready = BUF_INIT(1U << 20);
     (void)snprintf(w->greeting, sizeof(w->greeting), "hello");
     world_make_images(w);
     socket = str_printf("%s/engine.sock", w->dir);
@@ -503,6 +503,7 @@ World *world_free(World *w)
     error_done(&w->error);
     buf_done(&w->trace);
     buf_done(&w->events);
+    buf_done(&w->ready);
     free(w);
     return NULL;
 }

@@ -101,6 +101,7 @@ typedef struct World {
 
     /* What is seen. */
     Buf trace;               /* "state: call", one line a call that changes anything */
+    Buf ready;               /* "call+ call-": whether it was ready when that was asked */
     unsigned n_most_running; /* at the same time, of service containers */
     bool dirty;
     unsigned tries; /* looks that a temporary failure asked for, since the last word */

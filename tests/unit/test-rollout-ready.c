@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Whether a container is ready, at every step of its way: what /readyz tells a load balancer. */
+#include "tests/unit/rollout-course.h"
+
+static void it_is_ready_while_something_serves_and_at_no_other_time(void **state)
+{
+    static const Course courses[] = {
+        {.name = "the first one, from its proof on",
+         .plan = PORTS,
+         .words = "push A",
+         .ready = "pull A-, create A web.next-, rename A web-, start A-",
+         .boxes = "web=A",
+         .state = "committed",
+         .quarantine = ""},
+        {.name = "stop first",
+         .plan = PORTS,
+         .before = "push A; settle",
+         .words = "push B",
+         .ready = "pull B+, create B web.next+, rename A web.previous+, rename B web+, stop A-, "
+                  "start B-",
+         .boxes = "web=B web.previous=A-",
+         .state = "committed",
+         .quarantine = ""},
+        {.name = "stop first, while the new one is proved",
+         .plan = PORTS HTTP,
+         .before = "push A; settle",
+         .words = "push B",
+         .ready = "pull B+, create B web.next+, rename A web.previous+, rename B web+, stop A-, "
+                  "start B-, ask-",
+         .boxes = "web=B web.previous=A-",
+         .state = "committed",
+         .quarantine = ""},
+        {.name = "start first: all the time",
+         .plan = "",
+         .before = "push A; settle",
+         .words = "push B; settle",
+         .ready = "pull B+, create B web.next+, start B+, rename A web.previous+, rename B web+, "
+                  "stop A+, remove A+",
+         .boxes = "web=B",
+         .state = "settled",
+         .quarantine = ""},
+        {.name = "and back, stop first",
+         .plan = PORTS,
+         .before = "push A; settle",
+         .words = "push X",
+         .ready = "pull X+, create X web.next+, rename A web.previous+, rename X web+, stop A-, "
+                  "start X-, rename X web.next-, rename A web-, start A-, remove X-",
+         .boxes = "web=A",
+         .state = "rolled-back",
+         .quarantine = "X",
+         .message = "it exited with status 3"},
+        {.name = "and back, start first: all the time",
+         .plan = "",
+         .before = "push A; settle",
+         .words = "push X",
+         .ready = "pull X+, create X web.next+, start X+, remove X+",
+         .boxes = "web=A",
+         .state = "rolled-back",
+         .quarantine = "X",
+         .message = "it exited with status 3"},
+        {.name = "from what turned out bad",
+         .plan = PORTS,
+         .before = "push A; settle; push B",
+         .words = "die B 3",
+         .ready = "stop B-, rename B web.next-, rename A web-, start A-, remove B-",
+         .boxes = "web=A",
+         .state = "rolled-back",
+         .quarantine = "B",
+         .message = "crash loop"},
+        {.name = "by hand",
+         .plan = PORTS,
+         .before = "push A; settle; push B; settle",
+         .words = "rollback",
+         .ready = "create A web.next+, rename B web.previous+, rename A web+, stop B-, start A-",
+         .boxes = "web=A web.previous=B-",
+         .state = "committed",
+         .quarantine = "B"},
+        {.name = "not while it is restarted",
+         .plan = PORTS,
+         .before = "push A; settle",
+         .words = "restart",
+         .ready = "stop A-, start A-",
+         .boxes = "web=A",
+         .state = "settled",
+         .quarantine = ""},
+        {.name = "what could not be stopped goes on",
+         .plan = PORTS,
+         .before = "push A; settle; fail 1 500 stop A = tried to kill it, and it did not die",
+         .words = "push B",
+         .ready = "pull B+, create B web.next+, rename A web.previous+, rename B web+, stop A-, "
+                  "stop A-, start B-",
+         .boxes = "web=B web.previous=A-",
+         .state = "committed",
+         .quarantine = ""},
+        {.name = "nor what the engine does not rename, and is stopped for that",
+         .plan = PORTS,
+         .before = "push A; settle; fail 1 500 rename A = something else",
+         .words = "push B",
+         .ready = "pull B+, create B web.next+, rename A web.previous+, stop A-, "
+                  "rename A web.previous-, rename B web-, start B-",
+         .boxes = "web=B web.previous=A-",
+         .state = "committed",
+         .quarantine = ""},
+        {.name = "nor what is gone and made anew",
+         .plan = PORTS,
+         .before = "push A; settle",
+         .words = "remove web",
+         .ready = "create A web.next-, rename A web-, start A-",
+         .boxes = "web=A",
+         .state = "committed",
+         .quarantine = ""},
+    };
+
+    check_courses(courses, ELEMENTS(courses));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(it_is_ready_while_something_serves_and_at_no_other_time),
+    };
+
+    log_set_level(LOG_LEVEL_ERROR);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
