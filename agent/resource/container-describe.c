@@ -31,6 +31,8 @@ static const char *health_text(const Container *c)
 
     if (!c->serving.known || !c->serving.running)
         return "none";
+    if (c->serving.unanswered)
+        return names[c->answers_badly ? ENGINE_HEALTH_UNHEALTHY : ENGINE_HEALTH_STARTING];
     if (container_engine_health(c) != ENGINE_HEALTH_NONE)
         return names[container_engine_health(c)];
     switch (c->slot.state) {

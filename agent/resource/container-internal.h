@@ -25,7 +25,8 @@
 typedef struct Serving {
     char id[65], release[65];
     bool known, running;
-    bool proved; /* by the switch under way, which goes on to take down what it replaces */
+    bool proved;     /* by the switch under way, which goes on to take down what it replaces */
+    bool unanswered; /* it has yet to answer at health.http, since its last start */
     EngineHealth health;
     uint64_t started_at, restarts, memory_bytes;
 } Serving;
@@ -63,6 +64,11 @@ struct Container {
     EngineOp *op;      /* the one step under way */
     EngineOp *inspect; /* of the serving one, for status */
     HealthProbe *probe;
+    HealthProbe *answer;   /* of the serving one, after a start that no rollout proved */
+    uint64_t answer_start; /* the start that it is about, as the engine names it */
+    uint64_t well_start;   /* the start after which it was found well */
+    bool answers_badly;    /* its time to begin to answer is over */
+    char *silence;         /* what it did instead */
     Timer *check_timer, *settle_timer;
 
     SwitchQuery goal;
@@ -162,6 +168,8 @@ int container_would_change(const Container *c, char **ret, Error *err) must_chec
 const PlanContainer *container_want_plan(const Container *c, const Plan **ret_plan);
 /* Whether the plan in force describes c->want with other words than its own: 1, 0. */
 int container_want_is_outdated(const Container *c, Error *err) must_check;
+/* The same of any release. */
+int container_outdates(const Container *c, const Release *release, Error *err) must_check;
 
 /* The tag stands for that digest now: is it what serves, is it wanted, can it be brought in? */
 void container_choose(Container *c, const char *digest);
@@ -223,6 +231,8 @@ bool container_is_switching(const Container *c);
  * whatever has to be done yet. */
 void container_tries(Container *c, const EngineContainer *seen);
 void container_tried_well(Container *c);
+/* The end of a look that found nothing else wrong: sets `err` where what serves does not answer. */
+void container_explain_silence(const Container *c, Error *err);
 /* We are about to stop that one. */
 void container_takes_down(Container *c, const SlotContainer *target);
 

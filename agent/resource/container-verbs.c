@@ -47,6 +47,8 @@ void container_on_engine_event(Resource *resource, const EngineEvent *event)
         return;
     if (c->probe)
         health_probe_look(c->probe);
+    if (c->answer)
+        health_probe_look(c->answer);
     if (!is_of_release(event, c->slot.current))
         return;
     if (container_is_switching(c)) {
@@ -300,6 +302,7 @@ void container_drain(Resource *resource, uint64_t budget_usec)
     r = container_prepare(resource, &err);
     if (r >= 0) {
         container_cancel_operations(c);
+        c->answer = health_probe_free(c->answer);
         c->working = false;
         timer_cancel(c->check_timer);
         timer_cancel(c->settle_timer);

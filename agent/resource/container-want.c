@@ -41,15 +41,20 @@ int container_load_want(Container *c, const char *id, Error *err)
     return 1;
 }
 
-int container_want_is_outdated(const Container *c, Error *err)
+int container_outdates(const Container *c, const Release *release, Error *err)
 {
     const ResourceContext *context = c->resource->context;
     auto_(release_freep) Release *now = NULL;
     int r;
 
-    r = release_new(context->plan, c->plan, context->generation, c->want->digest, c->want->secrets,
+    r = release_new(context->plan, c->plan, context->generation, release->digest, release->secrets,
                     &now, err);
-    return r < 0 ? r : !streq(now->id, c->want->id);
+    return r < 0 ? r : !streq(now->id, release->id);
+}
+
+int container_want_is_outdated(const Container *c, Error *err)
+{
+    return container_outdates(c, c->want, err);
 }
 
 /* Of a set that changes together one may have moved without our knowing, since the last look at it
@@ -126,6 +131,8 @@ RolloutState container_resting_state(const Container *c)
 void container_stay(Container *c)
 {
     container_show(c, c->refusal.code < 0 ? ROLLOUT_ROLLED_BACK : c->slot.state);
+    if (c->refusal.code >= 0)
+        container_explain_silence(c, &c->refusal);
     container_finish(c, &c->refusal);
 }
 

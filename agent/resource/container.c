@@ -176,6 +176,10 @@ static void container_inherit(Resource *resource, Resource *from)
     if (!old->resource || container_prepare(resource, &err) < 0)
         return;
     c->serving = old->serving;
+    c->well_start = old->well_start;
+    c->answer_start = old->answer_start;
+    c->answers_badly = old->answers_badly;
+    c->silence = take_ptr(old->silence);
     c->forced = take_ptr(old->forced);
     c->complaint = take_ptr(old->complaint);
     c->put_off = take_ptr(old->put_off);
@@ -282,6 +286,7 @@ static void container_remove(Resource *resource)
         return;
     }
     container_cancel_operations(c);
+    c->answer = health_probe_free(c->answer);
     timer_cancel(c->check_timer);
     timer_cancel(c->settle_timer);
     c->working = true;
@@ -297,6 +302,7 @@ static void container_release_memory(Resource *resource)
         return;
     container_cancel_operations(c);
     engine_op_free(c->inspect);
+    health_probe_free(c->answer);
     for (size_t i = 0; i < ELEMENTS(c->stops); i++)
         engine_op_free(c->stops[i]);
     timer_free(c->check_timer);
@@ -307,6 +313,7 @@ static void container_release_memory(Resource *resource)
     error_done(&c->refusal);
     error_done(&c->put_off_why);
     free(c->put_off);
+    free(c->silence);
     free(c->complaint);
     free(c);
 }

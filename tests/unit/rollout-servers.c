@@ -478,7 +478,8 @@ void world_answer_registry(HttpServer *server, const Request *request, Reply *re
 
     if (startswith(request->target, "/health")) {
         note_readiness(w, "ask");
-        reply->body = "well";
+        reply->status = w->silent ? 503 : 200;
+        reply->body = w->silent ? "not yet" : "well";
         return;
     }
     if (w->restless > 0) {

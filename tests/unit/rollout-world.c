@@ -104,7 +104,7 @@ static bool is_busy(World *w)
 {
     Container *c = world_container(w);
 
-    return w->dirty || c->working || c->inspect ||
+    return w->dirty || c->working || c->inspect || (c->answer && !c->answers_badly) ||
            (timer_is_set(c->settle_timer) && timer_left_usec(c->settle_timer) == 0);
 }
 
@@ -341,6 +341,8 @@ static void do_word(World *w, char *const *words)
         container_look(w->resource);
     } else if (streq(verb, "registry")) {
         w->registry_down = streq(what, "down");
+    } else if (streq(verb, "health")) {
+        w->silent = streq(what, "down");
     } else if (streq(verb, "key")) {
         set_key(w, what);
         container_look(w->resource);

@@ -92,6 +92,7 @@ typedef struct World {
     /* The registry. */
     char tag; /* what "stable" stands for; 0: no such tag */
     bool pushed[26], registry_down;
+    bool silent; /* who is asked at health.http answers 503 */
     char *manifests[26], *configs[26], *digests[26];
 
     /* The next strike: at that request, counted from 1; 0 never. */
@@ -117,12 +118,12 @@ World *world_free(World *w);
 DEFINE_AUTO(World, world_free)
 
 /* One or more words, separated by ';', each of them followed by a run until nothing is left to do:
- *   look | push B | tag gone | registry down | registry up | key 2 | plan hello | settle
- *   agentd (killed and started) | reboot | retry | rollback | restart | apply
- *   oom A (the engine says that it ran out of memory)
- *   die A 3 (crashes so many times; the engine starts it again) | end 0 (a job, with that status)
- *   unhealthy A | stop A (behind our back) | remove web.previous | forget A (its image, on this
- * machine) unpush A (in the registry) | fail <times> <status> <call> = <message> */
+ *   look | push B | tag gone | registry down | registry up | health down | health up | key 2 | plan
+ * hello | settle agentd (killed and started) | reboot | retry | rollback | restart | apply oom A
+ * (the engine says that it ran out of memory) die A 3 (crashes so many times; the engine starts it
+ * again) | end 0 (a job, with that status) unhealthy A | stop A (behind our back) | remove
+ * web.previous | forget A (its image, on this machine) unpush A (in the registry) | fail <times>
+ * <status> <call> = <message> */
 void world_do(World *w, const char *words);
 /* Runs until nothing is left to do; false when the process was killed on the way. */
 bool world_run(World *w);
