@@ -179,9 +179,11 @@ def test_without_ports_there_is_no_gap_at_all(machine):
     def address(name):
         return machine.engine.inspect(name)["NetworkSettings"]["IPAddress"]
     old = address("inner")
+    wait_for("ready", lambda: machine.status()["ready"], 10)
     machine.put_plan(machine.make_plan([unpublished(machine, env={"GREETING": "new"})]))
     # The old one answers until the new one did: both were up side by side.
     wait_for("both", lambda: list(containers(machine, "inner").values()).count("running") == 2, 20)
+    assert machine.status()["ready"] is True
     with watched(f"http://{old}:8080/"):
         after = wait_state(machine, "committed", "settled", name="inner")
     assert after["downtime_usec"] == 0

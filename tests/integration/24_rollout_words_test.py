@@ -7,7 +7,7 @@ import time
 
 from rig import image
 from rig.process import stays, wait_for
-from rollout_kit import (boot, containers, events, full, identity, look, push, quarantined, quick, shown, wait_alone,
+from rollout_kit import (SLOW_APP, boot, containers, events, full, identity, look, push, quarantined, quick, shown, wait_alone,
                          wait_message, wait_state)
 
 
@@ -124,6 +124,28 @@ def test_a_boot_with_everybody_away_starts_what_ran(machine):
     machine.cloud.start()
     wait_for("rest", lambda: shown(machine)["message"] is None, 60)
     assert identity(machine)[0] == before
+
+
+def test_it_is_ready_when_it_answers_after_a_boot_as_in_a_rollout(machine):
+    slow = {"check": False, "files": {"app": (SLOW_APP.encode(), 0o755)}}
+    boot(machine, [quick(machine, health={"http": "http://127.0.0.1:8080/", "interval": "500ms",
+                                          "start_period": "20s"})], version=image.app("1", **slow))
+    assert machine.status()["ready"] is True
+    stop_all(machine)
+    machine.start(machine.agentd)
+    wait_for("start", lambda: containers(machine) == {"mervis": "running"}, 20)
+    wait_for("its look", lambda: shown(machine)["running"], 10)
+    status = machine.status()
+    assert status["ready"] is False and status["ready_reason"] == "container mervis does not serve"
+    assert shown(machine)["health"] == "starting"
+    wait_for("answer", lambda: machine.status()["ready"], 30)
+    assert machine.page()["version"] == "1" and shown(machine)["health"] == "healthy"
+    # The old one is stopped first: from then on nothing serves, until the new one does.
+    push(machine, image.app("2", **slow))
+    wait_for("proof", lambda: shown(machine)["state"] == "proving", 30)
+    assert machine.status()["ready"] is False
+    wait_for("answer", lambda: machine.status()["ready"], 30)
+    assert machine.page()["version"] == "2"
 
 
 def test_a_boot_with_secret_files_waits_for_them_and_says_so(machine):
