@@ -10,6 +10,7 @@
 #include "agent/base/time.h"
 
 #define FRACTION_DIGITS_MAX 15 /* what a double keeps exactly */
+#define DIGITS_SAFE         19 /* never too much for 64 bits */
 
 typedef struct Unit {
     const char *name;
@@ -24,10 +25,16 @@ static bool is_digit(char c)
 int parse_u64_n(const char *s, size_t size, uint64_t *ret)
 {
     uint64_t value = 0;
+    size_t i;
 
     if (size == 0)
         return -EINVAL;
-    for (size_t i = 0; i < size; i++) {
+    for (i = 0; i < MIN_OF(size, (size_t)DIGITS_SAFE); i++) {
+        if (!is_digit(s[i]))
+            return -EINVAL;
+        value = value * 10 + (uint64_t)(s[i] - '0');
+    }
+    for (; i < size; i++) {
         if (!is_digit(s[i]))
             return -EINVAL;
         if (__builtin_mul_overflow(value, UINT64_C(10), &value) ||

@@ -395,10 +395,21 @@ static JsonToken scan_after(JsonScan *s)
     return scan_error(s, s->at, object ? "expected ',' or '}'" : "expected ',' or ']'");
 }
 
+/* ",12.5" in an array: what most of a large document is. */
+static inline bool is_next_number(const JsonScan *s)
+{
+    return s->state == STATE_AFTER && s->size - s->at >= 2 && s->data[s->at] == ',' &&
+           is_digit(s->data[s->at + 1]) && !inside_object(s);
+}
+
 JsonToken json_scan_next(JsonScan *scan)
 {
     assert(scan);
 
+    if (is_next_number(scan)) {
+        scan->at++;
+        return scan_number(scan);
+    }
     skip_blanks(scan);
     switch (scan->state) {
     case STATE_AFTER:
