@@ -45,6 +45,17 @@ typedef struct AmountColumn {
     int exponent;
 } AmountColumn;
 
+/* Bars repeat their neighbours' prices: one opens where the last one closed, and the high is one of
+ * the two. A float32 as JSON has it takes long to read, so the last ones are kept by their text. */
+#define PRICES_KEPT      64 /* a power of two */
+#define PRICE_TEXT_LEAST 16
+
+typedef struct KeptPrice {
+    const char *text;
+    size_t size;
+    Amount amount;
+} KeptPrice;
+
 /* One table in the making. */
 typedef struct TableBuilder {
     RowsContext *context;
@@ -58,6 +69,7 @@ typedef struct TableBuilder {
     Interval interval;
     AmountColumn amounts[ROW_FIELD_MAX];
     size_t n_amounts;
+    KeptPrice prices[PRICES_KEPT];
     char reason[REASON_MAX]; /* why the row in hand is dead */
 } TableBuilder;
 
@@ -276,6 +288,33 @@ static int dead(TableBuilder *b, const char *key, const Cell *cell, const char *
     return ROW_DEAD;
 }
 
+static KeptPrice *kept_price(TableBuilder *b, const char *text, size_t size)
+{
+    uint64_t end;
+
+    memcpy(&end, text + size - sizeof(end), sizeof(end));
+    return &b->prices[end * UINT64_C(0x9e3779b97f4a7c15) >> 32 & (PRICES_KEPT - 1)];
+}
+
+static int parse_price(TableBuilder *b, const AmountColumn *column, unsigned flags,
+                       const char *text, size_t size, Amount *ret)
+{
+    KeptPrice *kept;
+    int r;
+
+    if (!(flags & AMOUNT_FLOAT32) || size < PRICE_TEXT_LEAST)
+        return amount_parse(text, size, flags, column->scale, ret);
+    kept = kept_price(b, text, size);
+    if (kept->size == size && memcmp(kept->text, text, size) == 0) {
+        *ret = kept->amount;
+        return 0;
+    }
+    r = amount_parse(text, size, flags, column->scale, ret);
+    if (r >= 0)
+        *kept = (KeptPrice){text, size, *ret};
+    return r;
+}
+
 static int read_amount(TableBuilder *b, const AmountColumn *column, const Cell *cell, Amount *ret)
 {
     const char *text = cell->text;
@@ -310,7 +349,7 @@ static int read_amount(TableBuilder *b, const AmountColumn *column, const Cell *
         return dead(b, column->recipe->key, cell, "is no number");
     }
 
-    r = amount_parse(text, size, flags, column->scale, &amount);
+    r = parse_price(b, column, flags, text, size, &amount);
     if (r >= 0 && column->exponent != 0)
         r = amount_shift(&amount, column->exponent, column->scale, &amount);
     if (r == -EINVAL)
