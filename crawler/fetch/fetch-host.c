@@ -115,6 +115,11 @@ void source_free(Source *source)
 
 /* --- robots.txt ----------------------------------------------------------------------------- */
 
+bool wants_robots(const FetchJob *job)
+{
+    return job->recipe->politeness.robots == RECIPE_ROBOTS_OBEY && !job->acknowledged;
+}
+
 static int check_robots_address(const char *address, uint16_t port, const char *host,
                                 void *userdata)
 {
@@ -125,35 +130,68 @@ static int check_robots_address(const char *address, uint16_t port, const char *
     return address_is_private(address) ? -EPERM : 0;
 }
 
+/* RFC 9309: 2xx is rules, 4xx that there are none. No answer, or one of 5xx, says nothing, and then
+ * nothing may be asked; so does "too many requests", which is of requests and not of rules. */
+static FetchFailure robots_failure(const HttpResponse *response, const Error *err)
+{
+    if (err)
+        return FETCH_NETWORK;
+    if (response->status >= 500 || response->status == 429)
+        return fetch_failure_of_status(response->status);
+    return FETCH_WELL;
+}
+
+static void robots_learn(Source *source, const HttpResponse *response, uint64_t now)
+{
+    bool rules = response->status >= 200 && response->status < 300;
+    Robots *robots = NULL;
+
+    if (robots_parse(rules ? buf_str(&response->body) : "", rules ? response->body.size : 0,
+                     ROBOTS_PRODUCT, &robots) < 0)
+        return; /* for want of memory: it is asked again */
+    (void)robots_free(source->robots);
+    source->robots = robots;
+    source->robots_at_usec = now;
+}
+
+/* Rules of before stand while there are no others. Without any, who waits for them has tried. */
+static void robots_not_learned(Fetcher *f, Source *source, const char *message, uint64_t now)
+{
+    if (source->robots) {
+        source->robots_at_usec = now - ROBOTS_MAX_AGE_USEC + ROBOTS_RETRY_USEC;
+        return;
+    }
+    LIST_FOREACH_SAFE (tasks, task, f->tasks)
+        if (task->source == source && !task->op && wants_robots(task->run->job)) {
+            symbol_again(f, task, message,
+                         "nothing is asked before robots.txt can be read, and that is tried again "
+                         "by itself; where the source's terms allow it all the same, set the job's "
+                         "`terms` to \"acknowledged\"");
+            task_free(f, task);
+        }
+}
+
 static void robots_answered(HttpOp *op, const HttpResponse *response, const Error *err,
                             void *userdata)
 {
     Source *source = userdata;
     Fetcher *f = source->fetcher;
     uint64_t now = wall_now(f);
-    Robots *robots = NULL;
-    bool unreachable = err || response->status >= 500;
-    int r;
+    FetchFailure failure = robots_failure(response, err);
+    auto_free char *message = err ? str_printf("robots.txt of %s could not be read: %s",
+                                               source->host->name, error_text(err))
+                                  : str_printf("robots.txt of %s could not be read: HTTP %ld",
+                                               source->host->name, response->status);
 
     source->robots_op = NULL; /* freed last: the reply lives in it */
-    add_bytes(f, response ? response->wire_bytes_in + response->wire_bytes_out : 0);
-    if (response)
-        fetch_host_connected(source->host, response->new_connections, now);
-    if (unreachable)
-        r = robots_new_all(/* allowed= */ false, &robots);
-    else if (response->status >= 200 && response->status < 300)
-        r = robots_parse(buf_str(&response->body), response->body.size, ROBOTS_PRODUCT, &robots);
+    add_bytes(f, response->wire_bytes_in + response->wire_bytes_out);
+    fetch_host_connected(source->host, response->new_connections, now);
+    fetch_host_end(source->host, failure, response->retry_after_usec, message, now);
+    if (failure == FETCH_WELL)
+        robots_learn(source, response, now);
     else
-        r = robots_new_all(/* allowed= */ true, &robots);
-    fetch_host_end(source->host, unreachable ? FETCH_NETWORK : FETCH_WELL, 0,
-                   "robots.txt could not be read", now);
-    if (r >= 0) {
-        (void)robots_free(source->robots);
-        source->robots = robots;
-        /* "Disallow all" for want of an answer is asked again soon, rules only after a day. */
-        source->robots_at_usec = unreachable ? now - ROBOTS_MAX_AGE_USEC + ROBOTS_RETRY_USEC : now;
-    }
-    source_save(f, source, /* now= */ unreachable);
+        robots_not_learned(f, source, message ? message : "robots.txt could not be read", now);
+    source_save(f, source, /* now= */ failure != FETCH_WELL);
     (void)http_op_free(op);
     pump(f);
 }
@@ -167,7 +205,7 @@ int robots_ready(Fetcher *f, Source *source, const char *url, const FetchLimits 
     uint16_t port = 0;
     HttpRequest request = {.headers = &agent,
                            .n_headers = 1,
-                           .max_body = ROBOTS_SIZE_MAX,
+                           .max_body = HTTP_BODY_MAX, /* of which the parser takes a part */
                            .compressed = true,
                            .follow = true,
                            .total_timeout_usec = 30 * SECOND,

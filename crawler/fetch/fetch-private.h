@@ -111,6 +111,8 @@ char *validator_name(const Task *task);
 void validator_save(Fetcher *f, const Task *task, const HttpResponse *response);
 int task_send(Fetcher *f, Task *task, Error *err);
 FetchLimits limits_of(const Fetcher *f, const Source *source, const FetchJob *job);
+/* Whether robots.txt says what this job may ask. */
+bool wants_robots(const FetchJob *job);
 int robots_ready(Fetcher *f, Source *source, const char *url, const FetchLimits *limits,
                  Error *err);
 const char *url_path(const char *url);

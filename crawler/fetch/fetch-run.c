@@ -80,7 +80,7 @@ static int task_try(Fetcher *f, Task *task, uint64_t *wait, Error *err)
         if (r <= 0)
             return r < 0 ? r : -EALREADY;
     }
-    if (job->recipe->politeness.robots == RECIPE_ROBOTS_OBEY && !job->acknowledged) {
+    if (wants_robots(job)) {
         r = robots_ready(f, task->source, task->request.url, &limits, err);
         if (r <= 0)
             return r;

@@ -263,20 +263,6 @@ int robots_parse(const char *text, size_t size, const char *product, Robots **re
     return 0;
 }
 
-int robots_new_all(bool allowed, Robots **ret)
-{
-    auto_(robots_freep) Robots *robots = calloc(1, sizeof(*robots));
-    int r;
-
-    if (!robots)
-        return -ENOMEM;
-    r = add_rule(&robots->group, "/", allowed);
-    if (r < 0)
-        return r;
-    *ret = take_ptr(robots);
-    return 0;
-}
-
 Robots *robots_free(Robots *robots)
 {
     if (!robots)

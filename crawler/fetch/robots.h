@@ -20,8 +20,6 @@ typedef struct Robots Robots;
 /* Bytes beyond ROBOTS_SIZE_MAX are ignored. Nothing is an error but -ENOMEM: what cannot be read is
  * no rule. */
 int robots_parse(const char *text, size_t size, const char *product, Robots **ret) must_check;
-/* Everything forbidden (5xx, out of reach) or allowed (4xx), as the RFC says. */
-int robots_new_all(bool allowed, Robots **ret) must_check;
 Robots *robots_free(Robots *robots);
 DEFINE_AUTO(Robots, robots_free)
 
