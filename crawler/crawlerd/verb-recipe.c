@@ -185,19 +185,32 @@ static int compile(const char *name, Recipe **ret)
     return EXIT_TROUBLE;
 }
 
-static int read_reply(const char *path, Buf *ret, Error *err)
+static int read_input(Buf *ret, Error *err)
 {
     char block[65536];
     size_t n;
 
-    if (!streq(path, "-")) {
-        int r = file_read(path, REPLY_MAX, ret, err);
-
-        return r == -ENOENT && !err->message ? error_errno(err, ENOENT, "read %s", path) : r;
-    }
     while ((n = fread(block, 1, sizeof(block), stdin)) > 0)
         if (buf_add(ret, block, n) < 0)
             return error_set(err, -EFBIG, ERROR_INVALID, "the reply is larger than 256 MiB");
+    return ferror(stdin) ? error_errno(err, errno, "read standard input") : 0;
+}
+
+static int read_reply(const char *path, Buf *ret, Error *err)
+{
+    int r = streq(path, "-") ? read_input(ret, err) : file_read(path, REPLY_MAX, ret, err);
+
+    if (r == -ENOENT && !err->message)
+        (void)error_errno(err, ENOENT, "read %s", path);
+    if (r < 0)
+        return error_remedy(err, r,
+                            "--reply takes the file of a recorded reply, or - for standard input");
+    if (ret->size >= 2 && memcmp(ret->data, "\x1f\x8b", 2) == 0) {
+        (void)error_set(err, -EBADMSG, ERROR_INVALID, "the reply is compressed with gzip");
+        return error_remedy(err, -EBADMSG,
+                            "unpack it (gzip -dc FILE | crawlerd recipe test … --reply -), or "
+                            "record it with curl --compressed");
+    }
     return 0;
 }
 
@@ -215,7 +228,7 @@ static int print_rows(const RowSet *rows)
     }
     for (size_t i = 0; i < rows->n_dead; i++)
         (void)fprintf(stderr, "dead row: %s (%s)\n", rows->dead[i].reason, rows->dead[i].text);
-    return fflush(stdout) == 0 ? EXIT_FINE : EXIT_TROUBLE;
+    return EXIT_FINE;
 }
 
 static int report(const ExtractOutcome *outcome, const RowSet *rows)
@@ -238,7 +251,11 @@ static int report(const ExtractOutcome *outcome, const RowSet *rows)
                       outcome->text);
         return EXIT_SOURCE_ERROR;
     case EXTRACT_REFUSED:
-        (void)fprintf(stderr, "refused: %s\n", outcome->text);
+        (void)fprintf(stderr,
+                      "refused: %s\n"
+                      "  is it the whole body, of this recipe's request? Where the source changed, "
+                      "the recipe must\n",
+                      outcome->text);
         return EXIT_REFUSED;
     case EXTRACT_VERDICT_MAX:
         break;
@@ -367,9 +384,8 @@ static int test(int argc, char **argv)
     return r;
 }
 
-int verb_recipe(int argc, char **argv)
+static int run_verb(int argc, char **argv)
 {
-    extract_init();
     if (argc < 2)
         return usage(NULL);
     if (streq(argv[1], "--help")) {
@@ -387,4 +403,18 @@ int verb_recipe(int argc, char **argv)
     if (streq(argv[1], "test"))
         return test(argc - 1, argv + 1);
     return usage(NULL);
+}
+
+int verb_recipe(int argc, char **argv)
+{
+    int r;
+
+    extract_init();
+    r = run_verb(argc, argv);
+    /* A full disk behind it says so here, if not before. */
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return r;
+    (void)fprintf(stderr, "crawlerd recipe: what it prints could not be written: %s\n",
+                  strerror(errno));
+    return EXIT_TROUBLE;
 }

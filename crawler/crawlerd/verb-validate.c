@@ -1,13 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* crawlerd validate [--json]: the plan's crawl part on standard input. */
+/* crawlerd validate [--json]: the plan's crawl part on standard input. agentctl plan validate, and
+ * agentd before it takes a plan, ask it, too. */
 
 #include <errno.h>
 #include <unistd.h>
 
+#include "agent/base/str.h"
 #include "agent/io/bus.h"
 #include "agent/io/json.h"
 #include "crawler/crawlerd/crawl-plan.h"
+
+static const char usage_text[] =
+    "usage: crawlerd validate [--json] < CRAWL\n"
+    "\n"
+    "Checks the crawl part of a plan on standard input, and the recipes that it names. Well:\n"
+    "nothing is printed, and the exit status is 0. Else all faults, with line and column,\n"
+    "and 1.\n";
 
 static int read_all(Buf *ret)
 {
@@ -55,6 +64,27 @@ static int print_text(const FieldErrors *errors)
     return r;
 }
 
+static int unreadable(int r)
+{
+    if (r == -EFBIG)
+        (void)fprintf(stderr,
+                      "crawlerd validate: the document is larger than %u MiB\n"
+                      "  a plan fits that many times over: is it the right file?\n",
+                      CRAWL_DOCUMENT_MAX >> 20);
+    else
+        (void)fprintf(stderr,
+                      "crawlerd validate: standard input: %s\n"
+                      "  crawlerd validate < FILE reads a file\n",
+                      strerror(-r));
+    return EXIT_FAILURE;
+}
+
+static int unprintable(void)
+{
+    (void)fputs("crawlerd validate: the faults could not be written to standard output\n", stderr);
+    return EXIT_FAILURE;
+}
+
 int verb_validate(int argc, char **argv)
 {
     auto_buf Buf text = BUF_INIT(CRAWL_DOCUMENT_MAX);
@@ -63,18 +93,20 @@ int verb_validate(int argc, char **argv)
     bool json = argc == 2 && streq(argv[1], "--json");
     int r;
 
+    if (argc == 2 && streq(argv[1], "--help")) {
+        (void)fputs(usage_text, stdout);
+        return EXIT_SUCCESS;
+    }
     if (argc > 2 || (argc == 2 && !json)) {
-        (void)fputs("usage: crawlerd validate [--json] < CRAWL\n", stderr);
+        (void)fputs(usage_text, stderr);
         return EXIT_USAGE;
     }
     r = read_all(&text);
     if (r >= 0)
         r = crawl_plan_decode(buf_str(&text), text.size, &plan, &errors);
-    if (r < 0 && errors.n == 0) {
-        (void)fprintf(stderr, "crawlerd: validate: %s\n", strerror(-r));
-        return EXIT_FAILURE;
-    }
-    if ((json ? print_json(&errors) : print_text(&errors)) < 0)
-        return EXIT_FAILURE;
+    if (r < 0 && errors.n == 0)
+        return unreadable(r);
+    if ((json ? print_json(&errors) : print_text(&errors)) < 0 || fflush(stdout) != 0)
+        return unprintable();
     return errors.n > 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
