@@ -323,7 +323,8 @@ def check(name, recipe, wanted, word):
     if symbol:
         command += ["--symbol", symbol]
     run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
-    message = run.stderr.decode().strip().split("\n")[-1]
+    # What it comes to is the last line that is no advice.
+    message = [line for line in run.stderr.decode().split("\n") if line and not line.startswith("  ")][-1]
     status = run.returncode
     if callable(wanted):
         if status != 0:
