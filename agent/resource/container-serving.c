@@ -159,7 +159,9 @@ static void on_inspected(EngineOp *op, const EngineReply *reply, const Error *er
     Container *c = userdata;
     bool is_known = !err || err->code == -ENOENT;
 
-    c->serving = err ? (Serving){0} : serving_of(&reply->containers[0]);
+    c->serving = (Serving){0};
+    if (!err)
+        c->serving = serving_of(&reply->containers[0]);
     c->inspect = engine_op_free(c->inspect);
     look_for_an_answer(c);
     look_for_complaints(c);
