@@ -7,6 +7,7 @@
 
 #include "agent/base/parse.h"
 #include "agent/base/str.h"
+#include "agent/base/time.h"
 #include "crawler/extract/document.h"
 
 #define BODY_LOOKED_AT 4096
@@ -316,6 +317,26 @@ static void measure(const RowsContext *context, ExtractOutcome *ret)
     }
 }
 
+/* Seconds read as milliseconds, and either read as microseconds, are instants of early 1970: in the
+ * world, and wrong. A reply whose bars are all there, and which was not asked for that time, is of
+ * a source that changed its unit. */
+static bool unit_is_wrong(const Document *doc, const RecipePage *page)
+{
+    const int64_t end_usec = 60 * (int64_t)DAY, asked_usec = doc->request->from_usec;
+
+    if (page->n_rows == 0 || page->oldest_usec < 0 || page->newest_usec >= end_usec ||
+        (asked_usec != CURSOR_NEVER && asked_usec < end_usec))
+        return false;
+    for (size_t i = 0; i < doc->recipe->tables.n; i++) {
+        const RecipeTable *table = document_table(doc, i);
+        const RecipeColumn *ts = table->by_field[ROW_FIELD_TS];
+
+        if (table->kind == ROW_BAR && doc->tables[i].n_rows > 0)
+            return ts->type == COLUMN_EPOCH_MS || ts->type == COLUMN_EPOCH_US;
+    }
+    return false;
+}
+
 static int make_rows(Document *doc, RowSet *rows, ExtractOutcome *ret)
 {
     RowsContext context = {.doc = doc, .recipe = doc->recipe, .request = doc->request, .set = rows};
@@ -332,6 +353,12 @@ static int make_rows(Document *doc, RowSet *rows, ExtractOutcome *ret)
         return r < 0 ? r : set_refused(ret, take_ptr(doc->reason));
     }
     measure(&context, ret);
+    if (unit_is_wrong(doc, &ret->page)) {
+        rows->n = n;
+        rows->n_dead = n_dead;
+        return set_refused(ret, strdup("all bars lie in the first weeks of 1970: is the unit of ts "
+                                       "still that of the recipe?"));
+    }
     ret->dropped = context.dropped;
     ret->verdict = rows->n > n || rows->n_dead > n_dead ? EXTRACT_ROWS : EXTRACT_EMPTY;
     if (doc->recipe->paging.more) {

@@ -62,8 +62,11 @@ static int read_line(Csv *csv)
 
             if (r <= 0)
                 return r;
-            while (csv->at < csv->end && *csv->at != csv->separator && *csv->at != '\n')
+            while (csv->at < csv->end && *csv->at != csv->separator && *csv->at &&
+                   strchr(" \t\r", *csv->at))
                 csv->at++;
+            if (csv->at < csv->end && *csv->at != csv->separator && *csv->at != '\n')
+                return document_refuse(csv->doc, "a quoted cell goes on after its quote");
         } else {
             while (csv->at < csv->end && *csv->at != csv->separator && *csv->at != '\n')
                 csv->at++;
@@ -152,10 +155,21 @@ static bool line_is_cut(const Csv *csv, const int columns[static CELLS_MAX])
     return false;
 }
 
+/* Something beyond the heading's last column: whatever stands before it may have moved, as commas
+ * of numbers make cells, too. */
+static bool line_is_too_long(const Csv *csv, size_t width)
+{
+    for (size_t i = width; i < csv->n; i++)
+        if (csv->cells[i].size > 0)
+            return true;
+    return false;
+}
+
 static int read_rows(Csv *csv)
 {
     const RecipeTable *table = document_table(csv->doc, 0);
     int columns[CELLS_MAX], r;
+    size_t width;
 
     for (size_t i = 0; i < CELLS_MAX; i++)
         columns[i] = -1;
@@ -163,6 +177,7 @@ static int read_rows(Csv *csv)
     if (r <= 0)
         return r;
     csv->doc->tables[0].seen = true;
+    width = csv->n;
     while (csv->at < csv->end) {
         r = read_line(csv);
         if (r <= 0)
@@ -171,6 +186,9 @@ static int read_rows(Csv *csv)
             continue;
         if (line_is_cut(csv, columns))
             return document_refuse(csv->doc, "the last line is cut off");
+        if (line_is_too_long(csv, width))
+            return document_refuse(csv->doc, "a line has %zu cells, and the heading %zu", csv->n,
+                                   width);
         r = document_add_row(csv->doc, 0);
         if (r < 0)
             return r == -EOVERFLOW ? document_refuse(csv->doc, "more than %d rows", TABLE_ROWS_MAX)

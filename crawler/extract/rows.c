@@ -671,21 +671,45 @@ static void spread_cumulative(TableBuilder *b, const AmountColumn *column, size_
     }
 }
 
-/* Rows that are headings are skipped when they are those that the recipe knows. */
+/* What the first row has for ts and the amounts, joined by ','. */
+static int heading_text(TableBuilder *b, Buf *ret)
+{
+    for (size_t f = ROW_FIELD_TS; f < ROW_FIELD_MAX; f++) {
+        const char *text = "";
+        size_t size = 0;
+        int r;
+
+        if (b->cells->columns[f].n == 0)
+            continue;
+        r = cell_text(b->doc, &b->cells->columns[f].items[0], &text, &size);
+        if (r >= 0 && f > ROW_FIELD_TS)
+            r = buf_add_char(ret, ',');
+        if (r >= 0)
+            r = buf_add(ret, text, size);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* Rows that are headings are skipped when they are those that the recipe knows, where it says so by
+ * the ts alone or by all: columns that changed their places give rows that look right. */
 static int check_heading(TableBuilder *b)
 {
-    const char *text;
-    size_t size;
+    auto_buf Buf text = BUF_INIT(4096);
     int r;
 
     if (b->recipe->skip_rows == 0 || !b->recipe->headings)
         return 1;
-    r = cell_text(b->doc, &b->cells->columns[ROW_FIELD_TS].items[0], &text, &size);
+    r = heading_text(b, &text);
     if (r == -ENOMEM)
         return r;
-    STRV_FOREACH (heading, b->recipe->headings)
-        if (r > 0 && strlen(*heading) == size && memcmp(*heading, text, size) == 0)
+    STRV_FOREACH (heading, b->recipe->headings) {
+        size_t size = strchr(*heading, ',') ? text.size : strcspn(buf_str(&text), ",");
+
+        if (r >= 0 && strlen(*heading) == size && memcmp(*heading, buf_str(&text), size) == 0)
             return 1;
+    }
     return document_refuse(b->doc, "the first row is no known heading");
 }
 

@@ -33,6 +33,14 @@ typedef struct Variant {
 #define FCHART(frame, items) \
     "\n\n<?xml version=\"1.0\" encoding=\"EUC-KR\" ?><protocol><chartdata symbol=\"005930\" name=\"x\" timeframe=\"" frame "\">" \
     items "</chartdata></protocol>"
+/* In CP949: date, close, change, open, high, low, volume. */
+#define SISE(fourth, fifth) \
+    "<html><table class=\"type2\"><tr><th>\xb3\xaf\xc2\xa5</th><th>\xc1\xbe\xb0\xa1</th><th>x</th><th>" fourth "</th><th>" fifth \
+    "</th><th>\xc0\xfa\xb0\xa1</th><th>\xb0\xc5\xb7\xa1\xb7\xae</th></tr><tr><td>2026.08.12</td><td>1,000</td><td>10</td>" \
+    "<td>990</td><td>1,010</td><td>980</td><td>12,345</td></tr><tr><td>&nbsp;</td><td></td><td></td><td></td><td></td><td></td><td></td>" \
+    "</tr></table></html>"
+#define SISE_JSON(second, third) \
+    "[['날짜', '" second "', '" third "', '저가', '종가', '거래량', '외국인소진율'],\n[\"20260812\", 1, 3, 1, 2, 100, 5.1],\n]"
 #define CANDLE(more) \
     "[{\"market\":\"KRW-BTC\",\"candle_date_time_utc\":\"2026-02-01T00:00:00\",\"opening_price\":1.4E-7,\"high_price\":2,\"low_price\":1," \
     "\"trade_price\":1.5,\"candle_acc_trade_price\":3.25,\"candle_acc_trade_volume\":1.0E-8" more "}]"
@@ -69,6 +77,14 @@ static const Variant variants[] = {
      .verdict = EXTRACT_ROWS, .rows = 2,
      .body = CHART(META(WEEK_LIVE) ",\"timestamp\":[1727064000,1727879400],\"indicators\":{\"quote\":[{\"close\":[1,2]}]}"),
      .words = {"\"ts\":\"2024-09-30T04:00:00Z\",\"trade_date\":\"2024-09-30\"", "\"close\":\"2\"", "\"is_final\":false"}},
+    {"a byte order mark, lines that end in CRLF, numbers of other forms", "yahoo-chart", .status = 200, .verdict = EXTRACT_ROWS, .rows = 1,
+     .body = "\xef\xbb\xbf" CHART(META("") ",\r\n\"timestamp\":[\"1.5779754E9\"],\r\n\"indicators\":{\"quote\":[{\"close\":[\"1.5\"],\"x\":[null]}]}"),
+     .words = {"\"ts\":\"2020-01-02T14:30:00Z\"", "\"close\":\"1.5\""}},
+    {"a result that is empty", "yahoo-chart", .status = 200, .verdict = EXTRACT_REFUSED,
+     .body = "{\"chart\":{\"result\":[],\"error\":null}}", .words = {"there is no chart.result[0]"}},
+    {"volumes gone", "yahoo-chart", .status = 200, .verdict = EXTRACT_REFUSED,
+     .body = CHART(META("") ",\"timestamp\":[1577975400],\"indicators\":{\"quote\":[{\"open\":[1],\"high\":[1],\"low\":[1],\"close\":[1]}]}"),
+     .words = {"volume has 0 values"}},
     /* Naver. */
     {"minutes from the middle of a day", "naver-day", .interval = "1m", .status = 200, .verdict = EXTRACT_ROWS, .rows = 2,
      .body = FCHART("minute", "<item data=\"202608141000|null|null|null|10|700\"/><item data=\"202608141001|null|null|null|11|750\"/>"),
@@ -78,6 +94,14 @@ static const Variant variants[] = {
     {"a halted day and a day of nothing", "naver-day", .status = 200, .verdict = EXTRACT_ROWS, .rows = 1,
      .body = FCHART("day", "<item data=\"20260812|0|0|0|274500|0\"/><item data=\"20260813|||||\"/>"),
      .words = {"\"open\":null,\"high\":null,\"low\":null,\"close\":\"274500\",\"volume\":\"0\""}},
+    {"a table as it is", "naver-sise-day", .symbol = "005930", .status = 200, .verdict = EXTRACT_ROWS, .rows = 1,
+     .body = SISE("\xbd\xc3\xb0\xa1", "\xb0\xed\xb0\xa1"), .words = {"\"open\":\"990\",\"high\":\"1010\",\"low\":\"980\",\"close\":\"1000\""}},
+    {"a table whose columns changed their places", "naver-sise-day", .symbol = "005930", .status = 200, .verdict = EXTRACT_REFUSED,
+     .body = SISE("\xb0\xed\xb0\xa1", "\xbd\xc3\xb0\xa1"), .words = {"the page has no "}},
+    {"lists as they are", "naver-sise-json", .status = 200, .verdict = EXTRACT_ROWS, .rows = 1,
+     .body = SISE_JSON("시가", "고가"), .words = {"\"open\":\"1\",\"high\":\"3\""}},
+    {"lists whose columns changed their places", "naver-sise-json", .status = 200, .verdict = EXTRACT_REFUSED,
+     .body = SISE_JSON("고가", "시가"), .words = {"the first row is no known heading"}},
     /* Upbit. */
     {"candles of another unit", "upbit-candles", .interval = "1m", .status = 200, .verdict = EXTRACT_REFUSED, .body = CANDLE(",\"unit\":3"),
      .words = {"the reply's interval is \"3m\", asked was \"1m\""}},
@@ -87,11 +111,16 @@ static const Variant variants[] = {
      .body = CANDLE(""), .words = {"\"is_final\":false"}},
     {"February is over", "upbit-candles", .interval = "1mo", .now = "2026-03-01T00:00:00Z", .status = 200, .verdict = EXTRACT_ROWS, .rows = 1,
      .body = CANDLE(""), .words = {"\"is_final\":true"}},
+    {"candles without a close", "upbit-candles", .status = 200, .verdict = EXTRACT_ROWS, .dead = 1,
+     .body = "[{\"market\":\"KRW-BTC\",\"candle_date_time_utc\":\"2026-02-01T00:00:00\",\"opening_price\":1,\"high_price\":2,"
+             "\"low_price\":1,\"closing_price\":1.5,\"candle_acc_trade_price\":3,\"candle_acc_trade_volume\":1}]"},
     {"too many, under a wrong status", "upbit-candles", .status = 200, .verdict = EXTRACT_SOURCE_ERROR, .kind = ERROR_THROTTLED,
      .body = "{\"error\":{\"name\":\"too_many_requests\",\"message\":\"slow down\"}}", .words = {"slow down"}},
     /* Binance. */
     {"trouble with a code", "binance-klines", .status = 503, .verdict = EXTRACT_SOURCE_ERROR, .kind = ERROR_TEMPORARY,
      .body = "{\"code\":-1001,\"msg\":\"Internal error; unable to process your request.\"}"},
+    {"seconds", "binance-klines", .symbol = "BTCUSDT", .status = 200, .verdict = EXTRACT_REFUSED,
+     .body = "[[1785542400,\"1\",\"2\",\"1\",\"1\",\"1\"]]", .words = {"first weeks of 1970: is the unit of ts"}},
     {"a kline cut off", "binance-klines", .symbol = "BTCUSDT", .status = 200, .verdict = EXTRACT_ROWS, .dead = 1,
      .body = "[[1785542400000,\"1\",\"2\"]]"},
     {"microseconds", "binance-klines", .symbol = "BTCUSDT", .status = 200, .verdict = EXTRACT_REFUSED,
@@ -122,6 +151,14 @@ static const Variant variants[] = {
     {"cut after a comma", "stooq-day", .symbol = "x", .status = 200, .verdict = EXTRACT_REFUSED, .body = STOOQ "2026-10-08,1,2,"},
     {"a whole last line without an end", "stooq-day", .symbol = "x", .status = 200, .verdict = EXTRACT_ROWS, .rows = 1,
      .body = STOOQ "2026-10-08,1,2,1,1,1"},
+    {"a comma in a number", "stooq-day", .symbol = "x", .status = 200, .verdict = EXTRACT_REFUSED,
+     .body = STOOQ "2026-10-07,1,5,2,5,1,5,1,5,100\r\n", .words = {"a line has 10 cells, and the heading 6"}},
+    {"a comma too many", "stooq-day", .symbol = "x", .status = 200, .verdict = EXTRACT_ROWS, .rows = 1,
+     .body = STOOQ "2026-10-07,1,2,1,1,100,\r\n", .words = {"\"volume\":\"100\""}},
+    {"text after a quote", "stooq-day", .symbol = "x", .status = 200, .verdict = EXTRACT_REFUSED,
+     .body = STOOQ "2026-10-07,\"1\"5,2,1,1,100\r\n", .words = {"goes on after its quote"}},
+    {"quotes and blanks", "stooq-day", .symbol = "x", .status = 200, .verdict = EXTRACT_ROWS, .rows = 1,
+     .body = STOOQ "\"2026-10-07\",\"1\",\"2\" ,1,1, 1.2E7 \r\n", .dead = 0, .words = {"\"volume\":\"12000000\""}},
     {"no heading", "stooq-day", .symbol = "x", .status = 200, .verdict = EXTRACT_REFUSED, .body = "2026-10-07,1,2,1,1,1\n"},
     {"a decimal that does not fit", "stooq-day", .symbol = "x", .status = 200, .verdict = EXTRACT_ROWS, .rows = 1, .dead = 1,
      .body = STOOQ "2026-10-07,1.00000000001,2,1,1,1\n2026-10-08,1,2,1,1,1\n"},

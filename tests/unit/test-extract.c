@@ -559,19 +559,23 @@ static void hours_under_the_name_of_half_hours_are_refused(void **state)
     assert_int_equal(right.rows.n, 6);
 }
 
+/* In CP949: date, close, change, open, high, low, volume. */
+#define HEADING                                                                                    \
+    "<th>\xb3\xaf\xc2\xa5</th><th>\xc1\xbe\xb0\xa1</th><th>x</th><th>\xbd\xc3\xb0\xa1</th>"        \
+    "<th>\xb0\xed\xb0\xa1</th><th>\xc0\xfa\xb0\xa1</th><th>\xb0\xc5\xb7\xa1\xb7\xae</th>"
+
 static void rows_of_nothing_fill_a_page_up(void **state)
 {
-    static const char page[] = "<table "
-                               "class=\"type2\"><tr><th>\xb3\xaf\xc2\xa5</th></"
-                               "tr>%s<tr><td>&nbsp;</td><td>&nbsp;</td><td></td><td></td><td></td>"
-                               "<td></td><td> "
-                               "</td></tr><tr><td></td><td></td><td></td><td></td><td></td><td></"
-                               "td><td></td></tr></table>";
-    auto_free char *one = str_printf(
-        "<table "
-        "class=\"type2\"><tr><th>\xb3\xaf\xc2\xa5</th></tr><tr><td>2026.10.02</td><td>1,000</td>"
-        "<td>5</td><td>0</td><td>0</td><td>0</td><td>0</td></tr>%s",
-        strstr(page, "%s") + 2);
+    static const char page[] =
+        "<table class=\"type2\"><tr>" HEADING
+        "</tr>%s<tr><td>&nbsp;</td><td>&nbsp;</td><td></td><td></td><td></td>"
+        "<td></td><td> "
+        "</td></tr><tr><td></td><td></td><td></td><td></td><td></td><td></"
+        "td><td></td></tr></table>";
+    auto_free char *one = str_printf("<table class=\"type2\"><tr>" HEADING
+                                     "</tr><tr><td>2026.10.02</td><td>1,000</td>"
+                                     "<td>5</td><td>0</td><td>0</td><td>0</td><td>0</td></tr>%s",
+                                     strstr(page, "%s") + 2);
     auto_free char *none =
         str_printf("%.*s%s", (int)(strstr(page, "%s") - page), page, strstr(page, "%s") + 2);
     auto_reply Reply reply, empty;
