@@ -102,18 +102,26 @@ static void yahoo_merge_live(RowsContext *context, const YahooNow *now, const In
     before = set->n - 1 > context->first ? last - 1 : NULL;
 
     if (intraday) {
-        if (last->ts_usec % (int64_t)MINUTE == 0) {
-            if (yahoo_is_closing_print(now, last))
+        bool inside =
+            before && before->ts_usec < last->ts_usec && before->ts_usec + bar_usec > last->ts_usec;
+        bool closed = yahoo_is_closing_print(now, last);
+
+        /* The last trade can be of a whole minute, too; a bar begins where the one before ends. */
+        if (last->ts_usec % (int64_t)MINUTE == 0 && !inside) {
+            if (closed)
                 last->is_final = false;
             return;
         }
-        if (before && before->ts_usec + bar_usec > last->ts_usec) {
+        if (inside) {
             /* The bar it belongs to is there and has its true open, high and low. */
-            before->is_final = false;
+            if (!closed)
+                before->is_final = false;
             rows_remove(context, set->n - 1);
             context->dropped++;
         } else {
-            int64_t base = before ? before->ts_usec : 0;
+            /* The first of a day: bars are counted from the opening, often at half past. */
+            int64_t opening = now->has_session ? now->start * (int64_t)SECOND : 0;
+            int64_t base = before ? before->ts_usec : opening <= last->ts_usec ? opening : 0;
 
             last->ts_usec = base + (last->ts_usec - base) / bar_usec * bar_usec;
             last->is_final = false;

@@ -113,6 +113,9 @@ def read_yahoo(body, symbol):
         if adjusted:
             values["adj_close"] = price(adjusted[i])
         rows.append(row("bar", epoch(second), zone, **common, **values))
+    # A row of the last trade inside of the hour that the row before is of.
+    if len(stamps) > 1 and meta["dataGranularity"] == "1h" and int(stamps[-1]) - int(stamps[-2]) < 3600:
+        rows.pop()
     # A live row inside of the month that the row before is of.
     if len(stamps) > 1 and meta["dataGranularity"] == "1mo" and stamps[-1] == meta["regularMarketTime"]:
         rows.pop()
@@ -292,7 +295,6 @@ SYMBOLS = {"binance-klines": "BTCUSDT", "stooq-day": "aapl.us"}
 # Replies whose last bar was still moving, or was no bar at all, when they were recorded.
 LIVE_TAIL = {
     "yahoo/chart-AAPL-1m-2024-10-02-nulls.json": "the print of the close, a day later",
-    "yahoo/yfr-chart-aapl-84f457.json": "the print of the close",
     "yahoo/chart-AAPL-dividends-many.json": "the month was not over",
     "yahoo/yfr-chart-GBPUSD_X-3c1dd5.json": "the day was not over",
     "naver/sise_day-005930-page1-synthetic.html": "close above high: after-hours trades",

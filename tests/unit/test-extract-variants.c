@@ -30,6 +30,8 @@ typedef struct Variant {
 #define CHART(result) "{\"chart\":{\"result\":[{" result "}],\"error\":null}}"
 #define WEEK_LIVE ",\"dataGranularity\":\"1wk\",\"regularMarketTime\":1727879400," \
     "\"currentTradingPeriod\":{\"regular\":{\"start\":1727875800,\"end\":1727899200}}"
+#define LIVE(interval, at) ",\"dataGranularity\":\"" interval "\",\"regularMarketTime\":" at "," \
+    "\"currentTradingPeriod\":{\"regular\":{\"start\":1727875800,\"end\":1727899200}}"
 #define FCHART(frame, items) \
     "\n\n<?xml version=\"1.0\" encoding=\"EUC-KR\" ?><protocol><chartdata symbol=\"005930\" name=\"x\" timeframe=\"" frame "\">" \
     items "</chartdata></protocol>"
@@ -77,6 +79,14 @@ static const Variant variants[] = {
      .verdict = EXTRACT_ROWS, .rows = 2,
      .body = CHART(META(WEEK_LIVE) ",\"timestamp\":[1727064000,1727879400],\"indicators\":{\"quote\":[{\"close\":[1,2]}]}"),
      .words = {"\"ts\":\"2024-09-30T04:00:00Z\",\"trade_date\":\"2024-09-30\"", "\"close\":\"2\"", "\"is_final\":false"}},
+    {"a live row on a whole minute inside of a bar", "yahoo-chart", .interval = "5m", .now = "2024-10-02T14:33:05Z", .status = 200,
+     .verdict = EXTRACT_ROWS, .rows = 1,
+     .body = CHART(META(LIVE("5m", "1727879520")) ",\"timestamp\":[1727879400,1727879520],\"indicators\":{\"quote\":[{\"close\":[1,2]}]}"),
+     .words = {"\"ts\":\"2024-10-02T14:30:00Z\"", "\"close\":\"1\"", "\"is_final\":false"}},
+    {"the first live row of hours that begin at half past", "yahoo-chart", .interval = "1h", .now = "2024-10-02T14:33:05Z", .status = 200,
+     .verdict = EXTRACT_ROWS, .rows = 1,
+     .body = CHART(META(LIVE("1h", "1727879585")) ",\"timestamp\":[1727879585],\"indicators\":{\"quote\":[{\"close\":[1]}]}"),
+     .words = {"\"ts\":\"2024-10-02T14:30:00Z\"", "\"is_final\":false"}},
     {"a byte order mark, lines that end in CRLF, numbers of other forms", "yahoo-chart", .status = 200, .verdict = EXTRACT_ROWS, .rows = 1,
      .body = "\xef\xbb\xbf" CHART(META("") ",\r\n\"timestamp\":[\"1.5779754E9\"],\r\n\"indicators\":{\"quote\":[{\"close\":[\"1.5\"],\"x\":[null]}]}"),
      .words = {"\"ts\":\"2020-01-02T14:30:00Z\"", "\"close\":\"1.5\""}},
