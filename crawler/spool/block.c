@@ -7,10 +7,24 @@
 #include "agent/base/str.h"
 #include "agent/base/time.h"
 
-/* Layout: version, six strings (length + 1, bytes; 0 is NULL), ingested, unit of instants, rows;
- * a row: flags, presence, [revision], instant as difference, [date as difference], amounts.
- * Signed numbers are zigzag. */
-#define BLOCK_VERSION 1
+/* Layout: version, six strings (length + 1, bytes; 0 is NULL), ingested, unit of instants, rows; a
+ * row: how it follows the one before, [flags, presence, [revision], [date as difference]], [instant
+ * as difference], amounts. Signed numbers are zigzag.
+ *
+ * Amounts of one kind have one scale, which only grows, so that they are told apart as whole
+ * numbers: an open from the close before it, the others of a bar from its open. An amount that does
+ * not go into that (a new scale, too many digits) stands for itself. */
+#define BLOCK_VERSION 2
+
+enum {
+    FOLLOWS_ALIKE = 1,   /* flags and presence are those of the row before */
+    FOLLOWS_IN_STEP = 2, /* as far from it as that one was from its own */
+    FOLLOWS_ALL = 3,
+};
+
+/* The lowest bit of an amount's first number: the rest is its scale, and the mantissa follows. */
+enum { AMOUNT_ITSELF = 1 };
+#define SHARED_SCALE_MAX 18 /* what goes into 64 bits */
 
 enum {
     FLAG_KIND = 3,          /* RowKind */
@@ -27,6 +41,12 @@ static const size_t strings[] = {BLOCK_STRINGS(OFFSET)};
 #undef OFFSET
 
 #define N_AMOUNTS ELEMENTS(amounts)
+_Static_assert(N_AMOUNTS == BLOCK_COLUMNS, "the past has a place for each");
+
+enum { OPEN = 0, CLOSE = 3, VOLUME = 4, ADJ_CLOSE = 5, AMOUNT = 6, NUM = 7, DEN = 8 };
+/* Whose scale a column has, and what it is told from. */
+static const uint8_t kind_of[] = {OPEN, OPEN, OPEN, OPEN, VOLUME, OPEN, AMOUNT, NUM, DEN};
+static const uint8_t told_from[] = {CLOSE, OPEN, OPEN, OPEN, VOLUME, ADJ_CLOSE, AMOUNT, NUM, DEN};
 
 static const Amount *row_amount(const Row *row, size_t i)
 {
@@ -41,6 +61,47 @@ static const char **row_string(Row *row, size_t i)
 static const char *row_string_peek(const Row *row, size_t i)
 {
     return *(const char *const *)(const void *)((const char *)row + strings[i]);
+}
+
+/* --- The past ------------------------------------------------------------------------------- */
+
+/* `*value` * 10^n; false when that leaves 64 bits. */
+static bool scale_up(int64_t *value, unsigned n)
+{
+    for (; n > 0; n--)
+        if (__builtin_mul_overflow(*value, INT64_C(10), value))
+            return false;
+    return true;
+}
+
+/* The amount as a whole number at its kind's scale, if that is exactly what it comes back from. */
+static inline bool past_value(const BlockPast *past, size_t column, const Amount *amount,
+                              int64_t *ret)
+{
+    unsigned scale = past->scales[kind_of[column]];
+    int64_t value = (int64_t)amount->mantissa;
+
+    if (amount->mantissa != value || amount->scale > scale ||
+        (amount->scale > 0 && value % 10 == 0) || !scale_up(&value, scale - amount->scale))
+        return false;
+    *ret = value;
+    return true;
+}
+
+/* An amount that stood for itself: its kind has its scale from here on. */
+static void past_learn(BlockPast *past, size_t column, const Amount *amount)
+{
+    uint8_t kind = kind_of[column];
+    int64_t value;
+
+    if (amount->scale > past->scales[kind] && amount->scale <= SHARED_SCALE_MAX) {
+        for (size_t i = 0; i < N_AMOUNTS; i++)
+            if (kind_of[i] == kind && !scale_up(&past->last[i], amount->scale - past->scales[kind]))
+                past->last[i] = 0;
+        past->scales[kind] = amount->scale;
+    }
+    if (past_value(past, column, amount, &value))
+        past->last[column] = value;
 }
 
 /* --- Writing -------------------------------------------------------------------------------- */
@@ -109,42 +170,73 @@ static int put_header(const Row *row, int64_t unit, size_t n, Buf *ret)
     return buf_add(ret, head, (size_t)(at - head));
 }
 
-#define ROW_BYTES_MAX (32 + N_AMOUNTS * 24)
+#define ROW_BYTES_MAX (40 + N_AMOUNTS * 24)
 
-static uint8_t *put_row(uint8_t *at, const Row *row, int64_t ts_delta, int32_t date_delta)
+static inline uint8_t *put_amount(uint8_t *at, BlockPast *past, size_t column, const Amount *amount)
 {
-    uint8_t *flags = at++;
-    uint16_t present = 0;
-    uint8_t *presence = at;
+    int64_t value, delta;
 
-    at += 2;
-    *flags = (uint8_t)(((unsigned)row->kind & FLAG_KIND) |
-                       (((unsigned)row->session << FLAG_SESSION_SHIFT) & FLAG_SESSION) |
-                       (row->is_final ? FLAG_FINAL : 0) | (row->revision ? FLAG_REVISED : 0) |
-                       (date_delta ? FLAG_NEW_DATE : 0));
-    if (row->revision)
-        at = put_wide(at, row->revision);
-    at = put_signed(at, ts_delta);
-    if (date_delta)
-        at = put_signed(at, date_delta);
-    for (size_t i = 0; i < N_AMOUNTS; i++) {
-        const Amount *amount = row_amount(row, i);
-
-        if (!amount->present)
-            continue;
-        present = (uint16_t)(present | 1U << i);
-        *at++ = amount->scale;
-        at = put_signed(at, amount->mantissa);
+    /* Two bits less than 64, for the sign and for what says that it stands for itself. */
+    if (past_value(past, column, amount, &value) &&
+        !__builtin_sub_overflow(value, past->last[told_from[column]], &delta) &&
+        delta >= INT64_MIN / 4 && delta <= INT64_MAX / 4) {
+        past->last[column] = value;
+        return put_wide(at, (((uint64_t)delta << 1) ^ (uint64_t)(delta >> 63)) << 1);
     }
-    presence[0] = (uint8_t)present;
-    presence[1] = (uint8_t)(present >> 8);
+    at = put_wide(at, (unsigned)amount->scale << 1 | AMOUNT_ITSELF);
+    past_learn(past, column, amount);
+    return put_signed(at, amount->mantissa);
+}
+
+static uint16_t presence_of(const Row *row)
+{
+    unsigned present = 0;
+
+    for (size_t i = 0; i < N_AMOUNTS; i++)
+        present |= (unsigned)row_amount(row, i)->present << i;
+    return (uint16_t)present;
+}
+
+/* `ts` is in units. */
+static uint8_t *put_row(uint8_t *at, BlockPast *past, const Row *row, int64_t ts)
+{
+    uint16_t present = presence_of(row);
+    uint8_t flags =
+        (uint8_t)(((unsigned)row->kind & FLAG_KIND) |
+                  (((unsigned)row->session << FLAG_SESSION_SHIFT) & FLAG_SESSION) |
+                  (row->is_final ? FLAG_FINAL : 0) | (row->revision ? FLAG_REVISED : 0) |
+                  (row->trade_date != past->date ? FLAG_NEW_DATE : 0));
+    int64_t step = (int64_t)((uint64_t)ts - (uint64_t)past->ts);
+    bool alike = flags == past->flags && present == past->present &&
+                 !(flags & (FLAG_REVISED | FLAG_NEW_DATE));
+
+    *at++ = (uint8_t)((alike ? FOLLOWS_ALIKE : 0) | (step == past->step ? FOLLOWS_IN_STEP : 0));
+    if (!alike) {
+        *at++ = flags;
+        *at++ = (uint8_t)present;
+        *at++ = (uint8_t)(present >> 8);
+        if (flags & FLAG_REVISED)
+            at = put_wide(at, row->revision);
+        if (flags & FLAG_NEW_DATE)
+            at = put_signed(at, (int64_t)row->trade_date - past->date);
+    }
+    if (step != past->step)
+        at = put_signed(at, step);
+    past->flags = flags & (uint8_t) ~(FLAG_REVISED | FLAG_NEW_DATE);
+    past->present = present;
+    past->date = row->trade_date;
+    past->ts = ts;
+    past->step = step;
+    for (size_t i = 0; i < N_AMOUNTS; i++)
+        if (present & 1U << i)
+            at = put_amount(at, past, i, row_amount(row, i));
     return at;
 }
 
 int block_encode(const Row *rows, const uint32_t *indices, size_t n, Buf *ret)
 {
-    int64_t unit, ts = 0;
-    int32_t date = 0;
+    BlockPast past = {0};
+    int64_t unit;
     int r;
 
     if (n == 0 || n > BLOCK_ROWS_MAX)
@@ -161,10 +253,8 @@ int block_encode(const Row *rows, const uint32_t *indices, size_t n, Buf *ret)
         if (r < 0)
             return r;
         at = (uint8_t *)ret->data + ret->size;
-        end = put_row(at, row, (row->ts_usec - ts) / unit, row->trade_date - date);
+        end = put_row(at, &past, row, row->ts_usec / unit);
         ret->size += (size_t)(end - at);
-        ts = row->ts_usec;
-        date = row->trade_date;
     }
     ret->data[ret->size] = '\0';
     return 0;
@@ -302,67 +392,118 @@ void block_close(BlockReader *reader)
     *reader = (BlockReader){0};
 }
 
-static int get_amounts(BlockReader *reader, uint16_t present)
+/* The amount that comes back from a whole number at that scale. */
+static inline void set_amount(Amount *amount, int64_t value, unsigned scale)
 {
+    while (scale > 0 && value % 10 == 0) {
+        value /= 10;
+        scale--;
+    }
+    *amount = (Amount){.mantissa = value, .scale = (uint8_t)scale, .present = true};
+}
+
+static inline int get_amount(BlockReader *reader, size_t column, Amount *amount)
+{
+    BlockPast *past = &reader->past;
+    uint64_t number, delta;
+    int64_t value;
     int r;
 
-    if (present >> N_AMOUNTS)
+    if (!get_small(reader, &number))
         return -EBADMSG;
-    for (size_t i = 0; i < N_AMOUNTS; i++) {
-        Amount *amount = (Amount *)(void *)((char *)&reader->row + amounts[i]);
-
-        if (!(present & 1U << i)) {
-            *amount = AMOUNT_ABSENT;
-            continue;
-        }
-        if (reader->at >= reader->size || reader->data[reader->at] > AMOUNT_SCALE_MAX)
+    if (number & AMOUNT_ITSELF) {
+        if (number >> 1 > AMOUNT_SCALE_MAX)
             return -EBADMSG;
-        amount->scale = reader->data[reader->at++];
+        amount->scale = (uint8_t)(number >> 1);
         amount->present = true;
         r = get_signed(reader, &amount->mantissa);
-        if (r < 0)
-            return r;
+        if (r >= 0)
+            past_learn(past, column, amount);
+        return r;
     }
+    delta = number >> 1;
+    if (__builtin_add_overflow(past->last[told_from[column]],
+                               (int64_t)(delta >> 1) ^ -(int64_t)(delta & 1), &value))
+        return -EBADMSG;
+    past->last[column] = value;
+    set_amount(amount, value, past->scales[kind_of[column]]);
     return 0;
 }
 
-int block_step(BlockReader *reader)
+static int get_amounts(BlockReader *reader)
 {
+    uint16_t present = reader->past.present;
+    int r = 0;
+
+    for (size_t i = 0; i < N_AMOUNTS && r >= 0; i++) {
+        Amount *amount = (Amount *)(void *)((char *)&reader->row + amounts[i]);
+
+        if (present & 1U << i)
+            r = get_amount(reader, i, amount);
+        else
+            *amount = AMOUNT_ABSENT;
+    }
+    return r;
+}
+
+/* Flags, presence, revision and date of a row that is not like the one before. */
+static int get_shape(BlockReader *reader)
+{
+    BlockPast *past = &reader->past;
     Row *row = &reader->row;
-    int64_t delta = 0, date = 0;
+    int64_t date = 0;
     Wide revision = 0;
-    uint16_t present;
     uint8_t flags;
     int r = 0;
 
-    if (reader->next == reader->n_rows)
-        return reader->at == reader->size ? 0 : -EBADMSG;
-    if (reader->size - reader->at < 4)
+    if (reader->size - reader->at < 3)
         return -EBADMSG;
     flags = reader->data[reader->at];
-    present = (uint16_t)(reader->data[reader->at + 1] | reader->data[reader->at + 2] << 8);
+    past->present = (uint16_t)(reader->data[reader->at + 1] | reader->data[reader->at + 2] << 8);
     reader->at += 3;
-
     if (flags & FLAG_REVISED)
         r = get_wide(reader, &revision);
-    if (r >= 0)
-        r = get_i64(reader, &delta);
     if (r >= 0 && (flags & FLAG_NEW_DATE))
         r = get_i64(reader, &date);
     if (r < 0)
         return r;
-    if (__builtin_mul_overflow(delta, reader->unit_usec, &delta) ||
-        __builtin_add_overflow(row->ts_usec, delta, &row->ts_usec) ||
-        __builtin_add_overflow(row->trade_date, date, &row->trade_date) || revision > UINT32_MAX)
+    if (past->present >> N_AMOUNTS || revision > UINT32_MAX ||
+        __builtin_add_overflow(row->trade_date, date, &row->trade_date))
         return -EBADMSG;
-
     row->kind = (RowKind)(flags & FLAG_KIND);
     row->session = (Session)((flags & FLAG_SESSION) >> FLAG_SESSION_SHIFT);
-    if (row->session >= SESSION_MAX)
-        return -EBADMSG;
     row->is_final = flags & FLAG_FINAL;
     row->revision = (uint32_t)revision;
-    r = get_amounts(reader, present);
+    past->flags = flags & (uint8_t) ~(FLAG_REVISED | FLAG_NEW_DATE);
+    return row->session >= SESSION_MAX ? -EBADMSG : 0;
+}
+
+int block_step(BlockReader *reader)
+{
+    BlockPast *past = &reader->past;
+    Row *row = &reader->row;
+    uint8_t follows;
+    int r = 0;
+
+    if (reader->next == reader->n_rows)
+        return reader->at == reader->size ? 0 : -EBADMSG;
+    if (reader->at == reader->size)
+        return -EBADMSG;
+    follows = reader->data[reader->at++];
+    if (follows & ~FOLLOWS_ALL)
+        return -EBADMSG;
+    if (follows & FOLLOWS_ALIKE)
+        row->revision = 0;
+    else
+        r = get_shape(reader);
+    if (r >= 0 && !(follows & FOLLOWS_IN_STEP))
+        r = get_i64(reader, &past->step);
+    if (r < 0)
+        return r;
+    if (__builtin_add_overflow(past->ts, past->step, &past->ts) ||
+        __builtin_mul_overflow(past->ts, reader->unit_usec, &row->ts_usec))
+        return -EBADMSG;
+    r = get_amounts(reader);
     if (r < 0)
         return r;
 

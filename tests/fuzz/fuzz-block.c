@@ -12,6 +12,20 @@
 #define ROWS_MAX 64
 static const char batch_id[] = "0123456789012345678901";
 
+static void check_again(const Row *rows, size_t n, const Buf *again)
+{
+    auto_block BlockReader reader = {0};
+    Row row;
+
+    FUZZ_CHECK(block_open(&reader, again->data, again->size) >= 0);
+    for (size_t i = 0; i < n; i++)
+        FUZZ_CHECK(block_next(&reader, &row) > 0 && row_same_identity(&row, &rows[i]) &&
+                   row_same_values(&row, &rows[i]) && row.trade_date == rows[i].trade_date &&
+                   row.revision == rows[i].revision && row.session == rows[i].session &&
+                   amount_equal(&row.adj_close, &rows[i].adj_close));
+    FUZZ_CHECK(block_next(&reader, &row) == 0);
+}
+
 static void check_rows(const Row *rows, size_t n)
 {
     auto_buf Buf again = BUF_INIT(BLOCK_BYTES_MAX), lines = BUF_INIT(16U << 20);
@@ -23,6 +37,7 @@ static void check_rows(const Row *rows, size_t n)
         indices[i] = i;
     if (block_encode(rows, indices, n, &again) < 0)
         return;
+    check_again(rows, n, &again);
     if (block_expand(again.data, again.size, batch_id, &lines) < 0)
         return; /* a string that is not UTF-8 */
     FUZZ_CHECK(block_lines_size(rows, indices, n, &size) >= 0 && size == lines.size);

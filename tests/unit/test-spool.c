@@ -5,7 +5,6 @@
 #include <fcntl.h>
 
 #include "agent/base/time.h"
-#include "crawler/spool/block.h"
 #include "crawler/spool/keys.h"
 #include "crawler/spool/spool.h"
 
@@ -151,89 +150,6 @@ static size_t count_lines(const char *text)
     for (; *text; text++)
         n += *text == '\n';
     return n;
-}
-
-/* --- Blocks --------------------------------------------------------------------------------- */
-
-static void a_block_gives_back_the_rows_that_went_in(void **state)
-{
-    auto_row_set RowSet set = {0};
-    auto_buf Buf block = BUF_INIT(1 << 20), lines = BUF_INIT(1 << 20);
-    auto_block BlockReader reader = {0};
-    uint32_t indices[] = {0, 1, 2, 3};
-    uint64_t size;
-    Row row, *odd;
-
-    add_bar(&set, "삼성 \"전자\"", T0, "258.1");
-    odd = add_bar(&set, "삼성 \"전자\"", T0 + 1, "0.5");
-    odd->revision = 70000;
-    odd->is_final = false;
-    odd->session = SESSION_NONE;
-    odd = add_bar(&set, "삼성 \"전자\"", -5 * (int64_t)DAY, "-7");
-    odd->kind = ROW_SPLIT;
-    odd->ratio_num = amount("4");
-    odd->ratio_den = amount("1");
-    add_bar(&set, "삼성 \"전자\"", T0 + (int64_t)DAY, "99999999999999999999999999999999999999");
-    assert_int_equal(block_encode(set.rows, indices, 4, &block), 0);
-    assert_int_equal(block_open(&reader, block.data, block.size), 0);
-    for (size_t i = 0; i < 4; i++) {
-        assert_int_equal(block_next(&reader, &row), 1);
-        assert_true(row_same_identity(&row, &set.rows[i]));
-        assert_true(row_same_values(&row, &set.rows[i]));
-        assert_int_equal(row.trade_date, set.rows[i].trade_date);
-        assert_int_equal(row.revision, set.rows[i].revision);
-        assert_int_equal(row.session, set.rows[i].session);
-    }
-    assert_int_equal(block_next(&reader, &row), 0);
-
-    assert_int_equal(block_expand(block.data, block.size, "0123456789012345678901", &lines), 0);
-    assert_int_equal(block_lines_size(set.rows, indices, 4, &size), 0);
-    assert_int_equal(size, lines.size);
-    assert_contains(lines.data, "\"symbol\":\"삼성 \\\"전자\\\"\"");
-    assert_contains(lines.data, "\"low\":\"-0.000000001\"");
-    assert_contains(lines.data, "\"ts\":\"2026-10-07T00:00:00.000001Z\"");
-    assert_contains(lines.data, "\"batch_id\":\"0123456789012345678901\"}\n");
-}
-
-static void a_minute_bar_is_small_on_disk(void **state)
-{
-    auto_row_set RowSet set = {0};
-    auto_buf Buf block = BUF_INIT(1 << 20);
-    uint32_t indices[390];
-
-    for (uint32_t i = 0; i < 390; i++) {
-        Row *row = add_bar(&set, "AAPL", T0 + (int64_t)(i * MINUTE), "258.1");
-
-        row->high = amount("258.125");
-        row->low = amount("257.9");
-        row->volume = amount("184210");
-        indices[i] = i;
-    }
-    assert_int_equal(block_encode(set.rows, indices, 390, &block), 0);
-    assert_true(block.size < 390 * 30);
-}
-
-static void a_damaged_block_is_refused_wherever_it_is_hurt(void **state)
-{
-    auto_row_set RowSet set = {0};
-    auto_buf Buf block = BUF_INIT(1 << 20), lines = BUF_INIT(16 << 20);
-    uint32_t indices[] = {0, 1};
-    int r;
-
-    add_bar(&set, "AAPL", T0, "258.1");
-    add_bar(&set, "AAPL", T0 + (int64_t)MINUTE, "258.1");
-    assert_int_equal(block_encode(set.rows, indices, 2, &block), 0);
-    for (size_t size = 0; size < block.size; size++)
-        assert_true(block_expand(block.data, size, "0123456789012345678901", &lines) < 0);
-    for (size_t at = 0; at < block.size; at++)
-        for (unsigned bit = 0; bit < 8; bit++) {
-            block.data[at] = (char)(block.data[at] ^ (1 << bit));
-            buf_clear(&lines);
-            /* Refused or read, and nothing else: the sanitizers watch. */
-            r = block_expand(block.data, block.size, "0123456789012345678901", &lines);
-            assert_true(r == 0 || r == -EBADMSG || r == -EFBIG);
-            block.data[at] = (char)(block.data[at] ^ (1 << bit));
-        }
 }
 
 /* --- Rows ----------------------------------------------------------------------------------- */
@@ -721,10 +637,7 @@ static void refused_documents_are_kept_and_bounded(void **state)
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
-TEST_MAIN(cmocka_unit_test(a_block_gives_back_the_rows_that_went_in),
-          cmocka_unit_test(a_minute_bar_is_small_on_disk),
-          cmocka_unit_test(a_damaged_block_is_refused_wherever_it_is_hurt),
-          T(a_bar_that_comes_back_the_same_is_no_second_row),
+TEST_MAIN(T(a_bar_that_comes_back_the_same_is_no_second_row),
           T(a_bar_that_comes_back_changed_is_the_next_revision),
           T(an_old_bar_fills_a_gap_and_changes_nothing),
           T(an_old_final_value_ends_a_bar_that_went_out_live),
