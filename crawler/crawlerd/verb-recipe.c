@@ -287,8 +287,9 @@ static int run_test(const char *name, const TestOptions *options)
     int r;
 
     r = compile(name, &recipe);
-    if (r == EXIT_FINE)
-        r = check_interval(recipe, options->request.interval);
+    if (r != EXIT_FINE || !recipe)
+        return r;
+    r = check_interval(recipe, options->request.interval);
     if (r != EXIT_FINE)
         return r;
     if (read_reply(options->reply, &body, &err) < 0 ||
