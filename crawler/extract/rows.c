@@ -642,6 +642,14 @@ static int check_arrays(TableBuilder *b)
     return 1;
 }
 
+static bool rows_ascend(const RowSet *set, size_t first)
+{
+    for (size_t i = first + 1; i < set->n; i++)
+        if (set->rows[i].ts_usec < set->rows[i - 1].ts_usec)
+            return false;
+    return true;
+}
+
 /* Counts that run over the day: each row gets what was added since the row before. Of the first row
  * of the document that is known only where counting begins (`time`): elsewhere it is not whole, and
  * one that was not asked for, a lead for the next one, goes. */
@@ -762,9 +770,15 @@ static int build_table(RowsContext *context, size_t index)
     if (context->set->n == first && context->set->n_dead - dead_before >= 2)
         return document_refuse(b.doc, "no row can be read, the source may have changed: %s",
                                b.reason);
-    for (size_t a = 0; a < b.n_amounts; a++)
-        if (b.amounts[a].recipe->cumulative)
-            spread_cumulative(&b, &b.amounts[a], first);
+    for (size_t a = 0; a < b.n_amounts; a++) {
+        if (!b.amounts[a].recipe->cumulative)
+            continue;
+        if (!rows_ascend(context->set, first))
+            return document_refuse(b.doc,
+                                   "%s counts over the day, and the rows are not in its order",
+                                   b.amounts[a].recipe->key);
+        spread_cumulative(&b, &b.amounts[a], first);
+    }
     return 1;
 }
 
