@@ -79,6 +79,16 @@ static int unreadable(int r)
     return EXIT_FAILURE;
 }
 
+/* The likeliest slip: the plan around it. */
+static void look_for_plan(const FieldErrors *errors)
+{
+    for (size_t i = 0; i < errors->n; i++)
+        if (streq(errors->items[i].path, "crawl"))
+            (void)fputs(
+                "crawlerd validate: a whole plan is checked by agentctl plan validate FILE\n",
+                stderr);
+}
+
 static int unprintable(void)
 {
     (void)fputs("crawlerd validate: the faults could not be written to standard output\n", stderr);
@@ -108,5 +118,6 @@ int verb_validate(int argc, char **argv)
         return unreadable(r);
     if ((json ? print_json(&errors) : print_text(&errors)) < 0 || fflush(stdout) != 0)
         return unprintable();
+    look_for_plan(&errors);
     return errors.n > 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
