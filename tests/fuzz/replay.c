@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /* main() of a fuzz-NAME without libFuzzer: gives it every file of corpus/NAME (or the files that
- * are named as arguments) and reports in TAP. */
+ * are named as arguments, or those of one directory) and reports in TAP. */
 
 #include <dirent.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "tests/fuzz/fuzz.h"
 
@@ -83,8 +84,11 @@ static int replay_corpus(const char *directory)
 int main(int argc, char **argv)
 {
     char directory[4096];
+    struct stat st;
     int bad = 0;
 
+    if (argc == 2 && stat(argv[1], &st) == 0 && S_ISDIR(st.st_mode))
+        return replay_corpus(argv[1]);
     for (int i = 1; i < argc; i++) {
         printf("# %s\n", argv[i]);
         (void)fflush(stdout);
