@@ -264,6 +264,14 @@ static inline unused_ uint64_t pause_left(const Fixture *f)
     return host && host->until_usec > now ? host->until_usec - now : 0;
 }
 
+/* How often it failed since its last success. */
+static inline unused_ unsigned failures(const Fixture *f)
+{
+    const FetchHost *host = fetcher_host(f->fetcher, 0);
+
+    return host ? host->failures : 0;
+}
+
 static inline unused_ const char *target(const HttpServer *server, size_t i)
 {
     return http_server_request(server, i)->target;
