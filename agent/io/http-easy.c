@@ -16,7 +16,7 @@
 /* libcurl's 64 KiB would be a third of an idle agent's growth; a load of many megabytes is worth
  * more than that, as each send is a turn of the loop. */
 #define UPLOAD_BUFFER_SIZE       (16L << 10)
-#define UPLOAD_BUFFER_SIZE_LARGE (64L << 10)
+#define UPLOAD_BUFFER_SIZE_LARGE (256L << 10)
 #define UPLOAD_IS_LARGE          (1U << 20)
 
 /* --- What libcurl calls --------------------------------------------------------------------- */
