@@ -211,8 +211,9 @@ static int migrate(Db *db, const char *const *migrations, size_t n, unsigned fla
                       db->path, (long long)version, n);
         return error_remedy(err, r, "install that version again, or move the file away");
     }
-    if (version < 0)
-        return error_set(err, -EBADMSG, ERROR_CORRUPT, "%s: schema version %lld", db->path,
+    if (version < 0 || (version > 0 && !migrations[version - 1]))
+        return error_set(err, -EBADMSG, ERROR_CORRUPT,
+                         "%s: schema version %lld, which this program does not read", db->path,
                          (long long)version);
     if (flags & DB_READ_ONLY) {
         if (version == (int64_t)n)
@@ -224,6 +225,8 @@ static int migrate(Db *db, const char *const *migrations, size_t n, unsigned fla
     }
 
     for (size_t i = (size_t)version; i < n; i++) {
+        if (!migrations[i])
+            continue;
         r = migrate_one(db, migrations[i], i + 1, err);
         if (r < 0)
             return error_prefix(err, r, "schema %zu", i + 1);

@@ -20,11 +20,13 @@ typedef enum DbFlags {
         1 << 2, /* much comes and goes: larger pages and cache, free pages can be given back */
 } DbFlags;
 
-/* migrations[i] brings a database of user_version i to i + 1, in one transaction. A database that
- * is newer than the program is -EPROTO, kind INVALID; one that fails PRAGMA quick_check (half a
- * second of it at most) or is no database is -EBADMSG, kind CORRUPT (the caller moves it aside with
- * db_move_aside()). Damage that shows later is CORRUPT from the call that meets it. A full disk is
- * -ENOSPC, a directory that cannot be written -EROFS or -EACCES; both can be tried again.
+/* migrations[i] brings a database of user_version i to i + 1, in one transaction; where it is NULL,
+ * version i + 1 was given up, and the next one begins where this one would. A database that is
+ * newer than the program is -EPROTO, kind INVALID; one that fails PRAGMA quick_check (half a second
+ * of it at most), is no database or of a version that was given up is -EBADMSG, kind CORRUPT (the
+ * caller moves it aside with db_move_aside()). Damage that shows later is CORRUPT from the call
+ * that meets it. A full disk is -ENOSPC, a directory that cannot be written -EROFS or -EACCES; both
+ * can be tried again.
  *
  * The file is made for its owner alone (0600); its directory must be there. One thread. */
 int db_open(const char *path, const char *const *migrations, size_t n_migrations, unsigned flags,

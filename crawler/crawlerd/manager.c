@@ -317,7 +317,7 @@ static int open_spool(Manager *m, Error *err)
                     "the spool could not be read; it is kept as %s, and a new one is begun: what "
                     "was delivered is asked of the sink, the rest is fetched again",
                     aside);
-        m->aside_message = str_printf("a damaged spool was moved to %s", aside);
+        m->aside_message = str_printf("a spool that could not be read was moved to %s", aside);
     }
     r = spool_status(m->spool, &status, err);
     m->dead_before = status.dead;

@@ -53,7 +53,7 @@ int64_t keys_chunk(int64_t ts_usec, uint64_t interval_usec)
  * there is one. */
 enum {
     FLAG_KIND = 7,
-    FLAG_NOT_FINAL = 1 << 4, /* 0 in keys of versions that did not know it: they read as final */
+    FLAG_NOT_FINAL = 1 << 4,
     FLAG_UNKNOWN = 1 << 5,
     FLAG_MICROSECONDS = 1 << 6,
     FLAG_REVISED = 1 << 7,

@@ -11,8 +11,11 @@
 #define FREE_PAGES_MAX 2048 /* of 8 KiB */
 #define DISK_LOOK_USEC SECOND
 
+/* Version 1 had smaller chunks of keys, other hashes in them and other blocks in the same tables:
+ * read as these, its bars would all be news. */
 /* clang-format off */
 static const char *const migrations[] = {
+    NULL,
     "CREATE TABLE texts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"
     "CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
     "CREATE TABLE cursors (job TEXT, symbol TEXT, range TEXT, cursor TEXT NOT NULL,"

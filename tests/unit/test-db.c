@@ -113,6 +113,29 @@ static void a_database_of_a_newer_program_is_refused_untouched(void **state)
     assert_int_equal(count(db, "PRAGMA user_version"), 3);
 }
 
+static void a_database_of_a_version_that_was_given_up_is_refused_untouched(void **state)
+{
+    static const char *const given_up[] = {NULL, "CREATE TABLE item (id INTEGER PRIMARY KEY);"};
+    auto_test_dir char *dir = test_dir_new();
+    auto_free char *path = path_join(dir, "a.db"), *fresh = path_join(dir, "b.db");
+    auto_(db_closep) Db *db = open_at(dir, "a.db", 1, 0);
+    auto_error Error err = {0};
+
+    db = db_close(db);
+    for (unsigned flags = 0; flags <= DB_READ_ONLY; flags += DB_READ_ONLY) {
+        assert_int_equal(db_open(path, given_up, 2, flags, &db, &err), -EBADMSG);
+        assert_int_equal(err.kind, ERROR_CORRUPT);
+        assert_contains(error_text(&err), "version 1");
+        error_done(&err);
+    }
+    db = db_close(open_at(dir, "a.db", 1, 0));
+
+    /* One that is new begins behind it. */
+    assert_ok(db_open(fresh, given_up, 2, 0, &db, &err), &err);
+    assert_int_equal(count(db, "PRAGMA user_version"), 2);
+    assert_int_equal(count(db, "SELECT count(*) FROM item"), 0);
+}
+
 static void reading_only_neither_creates_nor_migrates(void **state)
 {
     auto_test_dir char *dir = test_dir_new();
@@ -579,6 +602,8 @@ static void a_lock_held_elsewhere_is_busy_and_may_be_tried_again(void **state)
 TEST_MAIN(cmocka_unit_test(migrations_bring_an_old_database_forward_and_keep_its_rows),
           cmocka_unit_test(a_migration_that_fails_leaves_the_database_as_it_was),
           cmocka_unit_test(a_database_of_a_newer_program_is_refused_untouched),
+          cmocka_unit_test(a_database_of_a_version_that_was_given_up_is_refused_untouched),
+        cmocka_unit_test(a_database_of_a_version_that_was_given_up_is_refused_untouched),
           cmocka_unit_test(reading_only_neither_creates_nor_migrates),
           cmocka_unit_test(a_new_database_is_for_its_owner_alone),
           cmocka_unit_test(a_missing_directory_is_named),

@@ -250,17 +250,16 @@ static void an_old_final_value_ends_a_bar_that_went_out_live(void **state)
     assert_int_equal(count.known, 1);
 }
 
-/* As versions before the bit of finality wrote them: those of final bars are the same to the byte,
- * and all of them read as final. */
-static void keys_of_an_earlier_version_are_final(void **state)
+/* Byte by byte, as they lie on every disk: another layout is another version of the spool. */
+static void keys_are_written_as_ever(void **state)
 {
-    static const char earlier[] =
+    static const char written[] =
         "\x00\x80\xae\xac\xac\x0d\x08\x07\x06\x05\x04\x03\x02\x01\xa1\x78\x03";
-    const size_t size = sizeof(earlier) - 1;
+    const size_t size = sizeof(written) - 1;
     auto_(keys_done) Keys keys = {0};
     auto_buf Buf text = BUF_INIT(100);
 
-    assert_int_equal(keys_load(&keys, earlier, size), 0);
+    assert_int_equal(keys_load(&keys, written, size), 0);
     assert_int_equal(keys.n, 2);
     assert_int_equal(keys.items[0].ts_usec, T0);
     assert_int_equal(keys.items[0].hash, UINT64_C(0x0102030405060708));
@@ -271,7 +270,7 @@ static void keys_of_an_earlier_version_are_final(void **state)
         assert_false(keys.items[i].not_final);
     assert_int_equal(keys_format(&keys, &text), 0);
     assert_int_equal(text.size, size);
-    assert_memory_equal(text.data, earlier, size);
+    assert_memory_equal(text.data, written, size);
 
     keys.items[1].not_final = true;
     buf_clear(&text);
@@ -607,6 +606,34 @@ static void a_destroyed_spool_is_moved_aside_and_begun_anew(void **state)
     assert_int_equal(spool_is_new(f->spool, &f->err), 1);
 }
 
+/* Its keys lie elsewhere and its blocks are written in another way, in the same tables. */
+static void a_spool_of_the_first_version_is_moved_aside_whole(void **state)
+{
+    static const char *const second[] = {NULL, ""};
+    Fixture *f = *state;
+    auto_free char *aside = NULL;
+    auto_(db_closep) Db *db = NULL;
+    int64_t rows = 0;
+
+    fill(f, 5, T0);
+    assert_ok(spool_sync(f->spool, &f->err), &f->err);
+    f->spool = spool_close(f->spool);
+    assert_ok(db_open(f->path, second, 2, 0, &db, &f->err), &f->err);
+    assert_ok(db_exec(db, "PRAGMA user_version = 1", &f->err), &f->err);
+    db = db_close(db);
+
+    assert_ok(spool_open(f->path, &SPOOL_LIMITS_DEFAULT, &f->spool, &aside, &f->err), &f->err);
+    assert_non_null(aside);
+    assert_int_equal(spool_is_new(f->spool, &f->err), 1);
+    fill(f, 3, T0);
+    reopen(f);
+
+    /* What waited in it is still there. */
+    assert_ok(db_open(aside, (const char *const[]){""}, 1, DB_READ_ONLY, &db, &f->err), &f->err);
+    assert_int_equal(db_query_i64(db, "SELECT SUM(rows) FROM batches", &rows, &f->err, ""), 1);
+    assert_int_equal(rows, 5);
+}
+
 static int see_refused(const SpoolRefused *document, void *userdata)
 {
     int *n = userdata;
@@ -641,7 +668,7 @@ TEST_MAIN(T(a_bar_that_comes_back_the_same_is_no_second_row),
           T(a_bar_that_comes_back_changed_is_the_next_revision),
           T(an_old_bar_fills_a_gap_and_changes_nothing),
           T(an_old_final_value_ends_a_bar_that_went_out_live),
-          cmocka_unit_test(keys_of_an_earlier_version_are_final),
+          cmocka_unit_test(keys_are_written_as_ever),
           T(a_bar_that_is_not_final_waits_unless_live_is_wanted),
           T(a_key_that_the_sink_has_is_no_row_and_its_values_are_learned),
           T(a_live_bar_that_the_sink_has_gets_its_final_value),
@@ -655,4 +682,5 @@ TEST_MAIN(T(a_bar_that_comes_back_the_same_is_no_second_row),
           T(one_bad_row_is_buried_and_the_others_go_on),
           T(a_bad_row_that_nobody_names_is_found_by_halves),
           T(a_destroyed_spool_is_moved_aside_and_begun_anew),
+          T(a_spool_of_the_first_version_is_moved_aside_whole),
           T(refused_documents_are_kept_and_bounded))
