@@ -474,7 +474,6 @@ static int get_shape(BlockReader *reader)
     row->session = (Session)((flags & FLAG_SESSION) >> FLAG_SESSION_SHIFT);
     row->is_final = flags & FLAG_FINAL;
     row->revision = (uint32_t)revision;
-    past->flags = flags & (uint8_t) ~(FLAG_REVISED | FLAG_NEW_DATE);
     return row->session >= SESSION_MAX ? -EBADMSG : 0;
 }
 
