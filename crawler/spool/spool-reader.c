@@ -22,7 +22,7 @@ struct SpoolReader {
     bool lines_open;
     Buf rest;        /* of lines that the caller's room cut, from `at` on */
     size_t at;       /* … */
-    uint64_t offset; /* of the stream; OFFSET_LOST after a failure */
+    uint64_t offset; /* of the stream; OFFSET_LOST after a failure, until it is sought */
     BlockReader rows;
     bool rows_open;
 };
@@ -127,6 +127,8 @@ ptrdiff_t spool_reader_read(void *data, size_t size, void *userdata)
     size_t done = 0;
     ptrdiff_t n;
 
+    if (reader->offset == OFFSET_LOST)
+        return -EBADMSG; /* what is left of the block, or the next one, is not what comes next */
     while (done < size) {
         size_t left = MIN_OF(size - done, reader->rest.size - reader->at);
 

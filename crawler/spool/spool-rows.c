@@ -93,6 +93,7 @@ static int chunk_switch(Spool *spool, int64_t series, int64_t number, Error *err
         return r;
     if (r > 0)
         data = db_blob(stmt, 0, &size);
+    chunk->loaded = false; /* half of one must not be saved as the last one */
     if (keys_load(&spool->chunk.keys, data, size) < 0)
         return error_set(err, -EBADMSG, ERROR_CORRUPT, "spool: keys are damaged");
     chunk->series = series;
@@ -498,9 +499,9 @@ int spool_forget_dead(Spool *spool, Error *err)
 
 /* --- Old keys ------------------------------------------------------------------------------- */
 
-/* What a call may do: a chunk is a bar's worth of bytes, a day of minute bars six chunks. */
+/* What a call may do: a chunk is most of a page, a day of minute bars one or two. */
 #define COMPACT_SERIES 100
-#define COMPACT_CHUNKS 2000
+#define COMPACT_CHUNKS 250
 
 static int compact_chunk(Spool *spool, int64_t id, const void *data, size_t size, Error *err)
 {

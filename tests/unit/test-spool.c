@@ -606,22 +606,85 @@ static void a_destroyed_spool_is_moved_aside_and_begun_anew(void **state)
     assert_int_equal(spool_is_new(f->spool, &f->err), 1);
 }
 
+static const char *const second[] = {NULL, ""}; /* the spool's version, nothing made */
+
+/* What is on disk, changed behind the spool's back. */
+static void tamper(Fixture *f, const char *sql)
+{
+    auto_(db_closep) Db *db = NULL;
+
+    assert_ok(spool_sync(f->spool, &f->err), &f->err);
+    f->spool = spool_close(f->spool);
+    assert_ok(db_open(f->path, second, 2, 0, &db, &f->err), &f->err);
+    assert_ok(db_exec(db, sql, &f->err), &f->err);
+    db = db_close(db);
+}
+
+static void after_a_damaged_block_a_reader_gives_nothing_until_it_is_sought(void **state)
+{
+    static const char *const damages[] = {
+        "UPDATE blocks SET data = x'00' WHERE id = 2",
+        "UPDATE blocks SET data = substr(data, 1, length(data) - 9) WHERE id = 4",
+    };
+    Fixture *f = *state;
+
+    for (size_t i = 0; i < ELEMENTS(damages); i++) {
+        auto_(spool_reader_freep) SpoolReader *reader = NULL;
+        auto_free char *lines = NULL, *again = NULL;
+        SpoolBatch batch;
+
+        for (int64_t day = 0; day < 3; day++)
+            fill(f, 5, T0 + (day + (int64_t)i * 3) * (int64_t)DAY);
+        assert_int_equal(spool_freeze(f->spool, 0, &f->err), 1);
+        tamper(f, damages[i]);
+        reopen(f);
+        assert_int_equal(spool_next_frozen(f->spool, (int64_t)i, &batch, &f->err), 1);
+        lines = calloc(1, batch.bytes + 1);
+        again = calloc(1, batch.bytes + 1);
+        assert_ok(spool_reader_new(f->spool, &batch, &reader, &f->err), &f->err);
+        assert_int_equal(spool_reader_read(lines, batch.bytes, reader), -EBADMSG);
+        assert_int_equal(spool_reader_read(again, batch.bytes, reader), -EBADMSG);
+        assert_int_equal(spool_reader_seek(reader, 0), 0);
+        assert_int_equal(spool_reader_read(again, 100, reader), 100);
+        assert_memory_equal(again, lines, 100);
+        assert_int_equal(spool_reader_seek(reader, batch.bytes - 100), 0);
+        assert_int_equal(spool_reader_read(again, 100, reader), 100);
+    }
+}
+
+static void damaged_keys_take_no_others_with_them(void **state)
+{
+    Fixture *f = *state;
+    const int64_t far = T0 + 30 * (int64_t)DAY;
+
+    fill(f, 5, T0);
+    fill(f, 5, far);
+    tamper(f, "UPDATE keys SET data = x'00' WHERE id = (SELECT MAX(id) FROM keys)");
+    reopen(f);
+#define ADD(ts)                                                                                    \
+    spool_add_known(f->spool, "yahoo-chart", "AAPL", "1m", ROW_BAR, ts, 0, true, &f->err)
+    assert_ok(ADD(T0 + 10 * (int64_t)MINUTE), &f->err);
+    assert_int_equal(ADD(far), -EBADMSG);
+    error_done(&f->err);
+    assert_ok(ADD(T0 + 11 * (int64_t)MINUTE), &f->err);
+#undef ADD
+    assert_ok(spool_sync(f->spool, &f->err), &f->err);
+    reopen(f);
+    for (int64_t i = 0; i < 5; i++)
+        add_bar(&f->rows, "AAPL", T0 + i * (int64_t)MINUTE, "258.1");
+    assert_int_equal(accept_rows(f, false).known, 5);
+}
+
 /* Its keys lie elsewhere and its blocks are written in another way, in the same tables. */
 static void a_spool_of_the_first_version_is_moved_aside_whole(void **state)
 {
-    static const char *const second[] = {NULL, ""};
     Fixture *f = *state;
     auto_free char *aside = NULL;
     auto_(db_closep) Db *db = NULL;
     int64_t rows = 0;
 
     fill(f, 5, T0);
-    assert_ok(spool_sync(f->spool, &f->err), &f->err);
-    f->spool = spool_close(f->spool);
-    assert_ok(db_open(f->path, second, 2, 0, &db, &f->err), &f->err);
-    assert_ok(db_exec(db, "PRAGMA user_version = 1", &f->err), &f->err);
-    db = db_close(db);
-
+    tamper(f, "PRAGMA user_version = 1");
     assert_ok(spool_open(f->path, &SPOOL_LIMITS_DEFAULT, &f->spool, &aside, &f->err), &f->err);
     assert_non_null(aside);
     assert_int_equal(spool_is_new(f->spool, &f->err), 1);
@@ -664,23 +727,22 @@ static void refused_documents_are_kept_and_bounded(void **state)
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
-TEST_MAIN(T(a_bar_that_comes_back_the_same_is_no_second_row),
-          T(a_bar_that_comes_back_changed_is_the_next_revision),
-          T(an_old_bar_fills_a_gap_and_changes_nothing),
-          T(an_old_final_value_ends_a_bar_that_went_out_live),
-          cmocka_unit_test(keys_are_written_as_ever),
-          T(a_bar_that_is_not_final_waits_unless_live_is_wanted),
-          T(a_key_that_the_sink_has_is_no_row_and_its_values_are_learned),
-          T(a_live_bar_that_the_sink_has_gets_its_final_value),
-          T(rows_and_cursor_come_and_go_together),
-          T(a_row_that_the_table_would_refuse_is_a_dead_letter_and_holds_nobody_up),
-          T(dead_rows_are_kept_once), T(old_values_are_forgotten_and_old_bars_are_still_known),
-          T(a_frozen_batch_never_changes_and_reads_the_same_in_any_pieces),
-          T(a_reader_goes_on_at_any_offset), T(a_full_batch_is_frozen_by_itself),
-          T(a_delivered_batch_leaves_and_its_keys_stay),
-          T(an_attempt_grows_once_and_asked_is_durable),
-          T(one_bad_row_is_buried_and_the_others_go_on),
-          T(a_bad_row_that_nobody_names_is_found_by_halves),
-          T(a_destroyed_spool_is_moved_aside_and_begun_anew),
-          T(a_spool_of_the_first_version_is_moved_aside_whole),
-          T(refused_documents_are_kept_and_bounded))
+TEST_MAIN(
+    T(a_bar_that_comes_back_the_same_is_no_second_row),
+    T(a_bar_that_comes_back_changed_is_the_next_revision),
+    T(an_old_bar_fills_a_gap_and_changes_nothing),
+    T(an_old_final_value_ends_a_bar_that_went_out_live), cmocka_unit_test(keys_are_written_as_ever),
+    T(a_bar_that_is_not_final_waits_unless_live_is_wanted),
+    T(a_key_that_the_sink_has_is_no_row_and_its_values_are_learned),
+    T(a_live_bar_that_the_sink_has_gets_its_final_value), T(rows_and_cursor_come_and_go_together),
+    T(a_row_that_the_table_would_refuse_is_a_dead_letter_and_holds_nobody_up),
+    T(dead_rows_are_kept_once), T(old_values_are_forgotten_and_old_bars_are_still_known),
+    T(a_frozen_batch_never_changes_and_reads_the_same_in_any_pieces),
+    T(a_reader_goes_on_at_any_offset), T(a_full_batch_is_frozen_by_itself),
+    T(a_delivered_batch_leaves_and_its_keys_stay), T(an_attempt_grows_once_and_asked_is_durable),
+    T(one_bad_row_is_buried_and_the_others_go_on),
+    T(a_bad_row_that_nobody_names_is_found_by_halves),
+    T(a_destroyed_spool_is_moved_aside_and_begun_anew),
+    T(after_a_damaged_block_a_reader_gives_nothing_until_it_is_sought),
+    T(damaged_keys_take_no_others_with_them), T(a_spool_of_the_first_version_is_moved_aside_whole),
+    T(refused_documents_are_kept_and_bounded))
