@@ -148,27 +148,34 @@ bool spool_is_dirty(const Spool *spool)
     return spool->in_transaction;
 }
 
+/* Free pages, but for as many, and the log. Giving pages back moves others, so it is done for many
+ * at once. */
+static int give_back(Spool *spool, int64_t but_for, Error *err)
+{
+    char vacuum[64];
+    int64_t pages = 0;
+    int r = db_query_i64(spool->db, "PRAGMA freelist_count", &pages, err, "");
+
+    pages -= but_for;
+    if (r >= 0 && pages > 0) {
+        (void)snprintf(vacuum, sizeof(vacuum), "PRAGMA incremental_vacuum(%lld)", (long long)pages);
+        r = db_exec(spool->db, vacuum, err);
+    }
+    return r < 0 ? r : db_checkpoint(spool->db, err);
+}
+
 void spool_tidy(Spool *spool, bool shrink)
 {
     auto_error Error err = {0};
-    char vacuum[64];
-    int64_t pages = 0;
     int r;
 
-    /* Best effort: what fails here is done again later, and nothing depends on it. Giving pages
-     * back moves others, so it is done for many at once. */
+    /* Best effort: what fails here is done again later, and nothing depends on it. */
     r = spool_compact(spool, (int64_t)now_realtime_usec(), &err);
     if (r >= 0)
         r = spool_sync(spool, &err);
-    if (r >= 0)
-        r = db_query_i64(spool->db, "PRAGMA freelist_count", &pages, &err, "");
-    if (!shrink)
-        pages -= FREE_PAGES_MAX; /* the next batch wants some again */
-    if (r >= 0 && pages > 0) {
-        (void)snprintf(vacuum, sizeof(vacuum), "PRAGMA incremental_vacuum(%lld)", (long long)pages);
-        r = db_exec(spool->db, vacuum, &err);
-    }
-    if (r < 0 || db_checkpoint(spool->db, &err) < 0)
+    if (r >= 0) /* the next batch wants some pages again */
+        r = give_back(spool, shrink ? 0 : FREE_PAGES_MAX, &err);
+    if (r < 0)
         log_debug("ignoring: %s", error_text(&err));
     spool->disk_at_usec = 0;
 }
@@ -333,6 +340,10 @@ bool spool_is_full(Spool *spool)
     if (spool->disk_at_usec == 0 || now - spool->disk_at_usec > DISK_LOOK_USEC) {
         if (db_size(spool->db, &spool->disk_bytes) < 0)
             return false;
+        /* The log and free pages are kept for speed alone: they refuse no rows. */
+        if (spool->disk_bytes >= spool->limits.max_bytes && !spool->in_transaction &&
+            give_back(spool, 0, NULL) >= 0)
+            (void)db_size(spool->db, &spool->disk_bytes);
         spool->disk_at_usec = now;
     }
     return spool->disk_bytes >= spool->limits.max_bytes;

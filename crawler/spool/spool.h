@@ -198,6 +198,7 @@ typedef struct SpoolStatus {
     int64_t last_delivery_usec;
 } SpoolStatus;
 int spool_status(Spool *spool, SpoolStatus *ret, Error *err) must_check;
+/* Of what is on disk; where that is too much, first what is kept for speed alone is given back. */
 bool spool_is_full(Spool *spool);
 /* How much a table was asked to do in the UTC day of `now`: each load attempt counts. */
 typedef struct SpoolDay {

@@ -483,6 +483,33 @@ static void a_full_batch_is_frozen_by_itself(void **state)
     assert_int_equal(batch.rows, 3);
 }
 
+/* The least that a plan may give: what was written and delivered leaves a log and free pages, more
+ * than that, and in them is nothing. */
+static void what_is_kept_for_speed_makes_no_spool_full(void **state)
+{
+    Fixture *f = *state;
+    SpoolLimits limits = SPOOL_LIMITS_DEFAULT;
+    SpoolStatus status = {0};
+    SpoolBatch batch;
+
+    limits.max_bytes = UINT64_C(8) << 20;
+    spool_set_limits(f->spool, &limits);
+    for (int64_t i = 0; i < 100 && status.disk_bytes < limits.max_bytes; i++) {
+        fill(f, 4000, T0 + i * 3 * (int64_t)DAY);
+        assert_int_equal(spool_freeze(f->spool, 0, &f->err), 1);
+        assert_int_equal(spool_next_frozen(f->spool, 0, &batch, &f->err), 1);
+        assert_ok(spool_delivered(f->spool, &batch, &f->err), &f->err);
+        assert_ok(spool_status(f->spool, &status, &f->err), &f->err);
+    }
+    assert_true(status.disk_bytes >= limits.max_bytes);
+    fill(f, 5, T0 - 90 * (int64_t)DAY);
+    assert_ok(spool_sync(f->spool, &f->err), &f->err);
+    assert_false(spool_is_full(f->spool));
+    assert_ok(spool_status(f->spool, &status, &f->err), &f->err);
+    assert_true(status.disk_bytes < limits.max_bytes / 2);
+    assert_int_equal(status.rows, 5);
+}
+
 static void a_delivered_batch_leaves_and_its_keys_stay(void **state)
 {
     Fixture *f = *state;
@@ -739,8 +766,8 @@ TEST_MAIN(
     T(dead_rows_are_kept_once), T(old_values_are_forgotten_and_old_bars_are_still_known),
     T(a_frozen_batch_never_changes_and_reads_the_same_in_any_pieces),
     T(a_reader_goes_on_at_any_offset), T(a_full_batch_is_frozen_by_itself),
-    T(a_delivered_batch_leaves_and_its_keys_stay), T(an_attempt_grows_once_and_asked_is_durable),
-    T(one_bad_row_is_buried_and_the_others_go_on),
+    T(what_is_kept_for_speed_makes_no_spool_full), T(a_delivered_batch_leaves_and_its_keys_stay),
+    T(an_attempt_grows_once_and_asked_is_durable), T(one_bad_row_is_buried_and_the_others_go_on),
     T(a_bad_row_that_nobody_names_is_found_by_halves),
     T(a_destroyed_spool_is_moved_aside_and_begun_anew),
     T(after_a_damaged_block_a_reader_gives_nothing_until_it_is_sought),
