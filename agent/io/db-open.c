@@ -23,8 +23,8 @@
  * writes is still there when it is read again; db_checkpoint() lets it go. */
 #define CACHE_KIB         256
 #define CACHE_BULK_KIB    2048
-/* A block of rows is five pages of 4 KiB or three of these, and each page costs calls of its own.
- */
+/* A chunk of keys is more than a page of 4 KiB and most of one of these, and each page costs calls
+ * of its own. */
 #define PAGE_BULK         8192
 /* Kept on disk after a checkpoint; a larger WAL is cut to it. Of DB_BULK it stays as it has grown
  * until db_checkpoint(): to cut it and to have it grow again costs the file system's journal and

@@ -59,7 +59,8 @@ static void check_keys(const uint8_t *data, size_t size)
         FUZZ_CHECK(keys.items[i].ts_usec == again.items[i].ts_usec &&
                    keys.items[i].hash == again.items[i].hash &&
                    keys.items[i].revision == again.items[i].revision &&
-                   keys.items[i].kind == again.items[i].kind);
+                   keys.items[i].kind == again.items[i].kind &&
+                   keys.items[i].not_final == again.items[i].not_final);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -603,7 +603,7 @@ TEST_MAIN(cmocka_unit_test(migrations_bring_an_old_database_forward_and_keep_its
           cmocka_unit_test(a_migration_that_fails_leaves_the_database_as_it_was),
           cmocka_unit_test(a_database_of_a_newer_program_is_refused_untouched),
           cmocka_unit_test(a_database_of_a_version_that_was_given_up_is_refused_untouched),
-        cmocka_unit_test(a_database_of_a_version_that_was_given_up_is_refused_untouched),
+          cmocka_unit_test(a_database_of_a_version_that_was_given_up_is_refused_untouched),
           cmocka_unit_test(reading_only_neither_creates_nor_migrates),
           cmocka_unit_test(a_new_database_is_for_its_owner_alone),
           cmocka_unit_test(a_missing_directory_is_named),
