@@ -86,11 +86,6 @@ bool row_same_identity(const Row *a, const Row *b);
  * row_columns, amounts as decimal strings without exponent or trailing zeros, instants as RFC 3339
  * UTC with Z, dates as YYYY-MM-DD, absent = null. */
 int row_encode_ndjson(const Row *row, Buf *buf) must_check;
-/* The same for columns up to `revision`; ingested_at and batch_id are left out and the object is
- * left open ("…,\"revision\":0"): rows are spooled so and closed when a batch is frozen by
- * row_encode_tail(), which costs no second encoding. */
-int row_encode_head(const Row *row, Buf *buf) must_check;
-int row_encode_tail(int64_t ingested_usec, const char *batch_id, Buf *buf) must_check;
 
 typedef enum RowColumnType {
     ROW_COLUMN_STRING,

@@ -180,7 +180,7 @@ static size_t string_room(const char *s)
     return s ? strlen(s) * 6 : 0;
 }
 
-int row_encode_head(const Row *row, Buf *buf)
+static int encode_head(const Row *row, Buf *buf)
 {
     size_t room = ROW_FIXED_MAX + string_room(row->source) + string_room(row->symbol) +
                   string_room(row->venue) + string_room(row->currency) +
@@ -242,7 +242,7 @@ int row_encode_head(const Row *row, Buf *buf)
     return 0;
 }
 
-int row_encode_tail(int64_t ingested_usec, const char *batch_id, Buf *buf)
+static int encode_tail(int64_t ingested_usec, const char *batch_id, Buf *buf)
 {
     Out o;
     int r;
@@ -271,10 +271,10 @@ int row_encode_ndjson(const Row *row, Buf *buf)
     size_t size = buf->size;
     int r;
 
-    r = row_encode_head(row, buf);
+    r = encode_head(row, buf);
     if (r < 0)
         return r;
-    r = row_encode_tail(row->ingested_usec, row->batch_id, buf);
+    r = encode_tail(row->ingested_usec, row->batch_id, buf);
     if (r < 0) {
         buf->size = size; /* no half rows */
         buf->data[size] = '\0';

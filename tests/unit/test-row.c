@@ -81,19 +81,6 @@ static void every_column_of_the_table_is_in_the_line(void **state)
     assert_int_equal(json_integer_value(json_object_get(object, "revision")), UINT32_MAX);
 }
 
-static void head_and_tail_make_the_same_line(void **state)
-{
-    auto_buf Buf whole = BUF_INIT(4096), parts = BUF_INIT(4096);
-    Row row = sample();
-
-    row.ingested_usec = INT64_C(1791354600000000);
-    row.batch_id = "batch-7";
-    assert_int_equal(row_encode_ndjson(&row, &whole), 0);
-    assert_int_equal(row_encode_head(&row, &parts), 0);
-    assert_int_equal(row_encode_tail(row.ingested_usec, row.batch_id, &parts), 0);
-    assert_string_equal(buf_str(&whole), buf_str(&parts));
-}
-
 static void a_row_that_does_not_fit_the_buffer_leaves_no_half_line(void **state)
 {
     auto_buf Buf buf = BUF_INIT(1300);
@@ -220,7 +207,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_row_is_one_line_with_all_columns),
         cmocka_unit_test(every_column_of_the_table_is_in_the_line),
-        cmocka_unit_test(head_and_tail_make_the_same_line),
         cmocka_unit_test(a_row_that_does_not_fit_the_buffer_leaves_no_half_line),
         cmocka_unit_test(strings_of_a_set_are_shared_and_rows_survive_growth),
         cmocka_unit_test(dead_rows_keep_their_reason_and_printable_text),
