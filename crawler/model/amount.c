@@ -97,37 +97,65 @@ static bool float32_reads_back(const Float32 *f, uint64_t n, unsigned k, unsigne
     return (half & (((u128)1 << finer) - 1)) != 0 || finer > 28 || f->m % 2 == 0;
 }
 
+static const double p10_double[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                    1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+                                    1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+
+/* n / 10^k without its last `drop` digits, half to even. */
+static void round_to(uint64_t n, unsigned k, unsigned drop, uint64_t *ret_n, unsigned *ret_k)
+{
+    uint64_t unit = p10_64[drop], rest = n % unit;
+
+    n /= unit;
+    if (rest > unit / 2 || (rest == unit / 2 && n % 2 == 1))
+        n++;
+    *ret_n = drop <= k ? n : n * p10_64[drop - k];
+    *ret_k = drop <= k ? k - drop : 0;
+}
+
+#define DOUBLE_EXACT (UINT64_C(1) << 53)
+
+/* The float32 that n / 10^k reads as. False: not found this way. */
+static bool float32_of(uint64_t n, unsigned k, Float32 *ret)
+{
+    double value;
+    uint64_t bits;
+
+    if (n >= DOUBLE_EXACT || k >= ELEMENTS(p10_double))
+        return false;
+    /* Two exact numbers: the quotient is the nearest double, and its float32 the nearest float32,
+     * unless the double lies in the very middle of two. */
+    value = (double)n / p10_double[k];
+    memcpy(&bits, &value, sizeof(bits));
+    return (bits & UINT64_C(0x1fffffff)) != UINT64_C(0x10000000) && float32_split(value, ret);
+}
+
 /* n / 10^k with n of more than six digits: where it is a float32 widened to double, the shortest
  * decimal that reads back to that float32. Six digits always survive a float32, nine always
  * suffice.
  */
-static void float32_shorten(uint64_t *n, unsigned *k)
+static void float32_shorten(uint64_t *n, unsigned *k, unsigned n_digits)
 {
-    static const double p10_double[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
-                                        1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
-                                        1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
-    unsigned n_digits = digits_u64(*n);
+    uint64_t short_n;
+    unsigned places;
     Float32 f;
 
     if (n_digits <= 6 || *k >= ELEMENTS(p10_double))
         return;
+    /* What prices are: six digits at most, of which the text is the float32. */
+    round_to(*n, *k, n_digits - 6, &short_n, &places);
+    if (float32_of(short_n, places, &f) && float32_reads_back(&f, *n, *k, 29)) {
+        *n = short_n;
+        *k = places;
+        return;
+    }
     /* The quotient is right to one unit of a double, which is enough to find the float32 if there
      * is one; that it is one is then shown exactly. */
     if (!float32_split((double)*n / p10_double[*k], &f) || !float32_reads_back(&f, *n, *k, 29))
         return;
 
     for (unsigned digits = 6; digits <= 9 && digits < n_digits; digits++) {
-        unsigned drop = n_digits - digits, places = *k;
-        uint64_t unit = p10_64[drop], short_n = *n / unit;
-
-        if (*n % unit > unit / 2 || (*n % unit == unit / 2 && short_n % 2 == 1))
-            short_n++;
-        if (drop <= places)
-            places -= drop;
-        else {
-            short_n *= p10_64[drop - places];
-            places = 0;
-        }
+        round_to(*n, *k, n_digits - digits, &short_n, &places);
         if (float32_reads_back(&f, short_n, places, 0)) {
             *n = short_n;
             *k = places;
@@ -380,7 +408,7 @@ int amount_parse(const char *text, size_t size, unsigned flags, unsigned scale_m
         uint64_t n = (uint64_t)d.value;
         unsigned k = (unsigned)d.places;
 
-        float32_shorten(&n, &k);
+        float32_shorten(&n, &k, d.n);
         d.value = n;
         d.places = (int)k;
     }
