@@ -30,10 +30,14 @@ typedef struct Target {
     uint16_t next;
 } Target;
 
+/* Where the rows are all that something holds: of what kind that is. */
+enum { IN_ARRAY = 1, IN_OBJECT = 2 };
+
 typedef struct Node {
     const PathStep *step;
     size_t key_size;
     uint16_t child, sibling, target; /* 0: none; node 0 is the root */
+    uint8_t rows_in;                 /* IN_… */
 } Node;
 
 typedef struct Reader {
@@ -42,6 +46,8 @@ typedef struct Reader {
     Node nodes[NODES_MAX];
     Target targets[TARGETS_MAX];
     uint16_t n_nodes, n_targets;
+    const char *misplaced; /* the first container of rows that is of the other kind */
+    size_t misplaced_at;
 } Reader;
 
 /* --- The trie -----------------------------------------------------------------------------------
@@ -73,6 +79,10 @@ static int add_path(Reader *r, uint16_t from, const RecipePath *path, uint16_t *
                 .sibling = r->nodes[at].child,
             };
             r->nodes[at].child = child;
+            if (step->kind == PATH_EACH_ELEMENT)
+                r->nodes[at].rows_in |= IN_ARRAY;
+            else if (step->kind == PATH_EACH_MEMBER)
+                r->nodes[at].rows_in |= IN_OBJECT;
         }
         at = child;
     }
@@ -251,12 +261,17 @@ static int read_array(Reader *r, CellColumn *column)
     return 1;
 }
 
-static int twice(Reader *r)
+static int refuse_at(Reader *r, size_t offset, const char *what)
 {
     unsigned line, column;
 
-    json_scan_position(r->scan.data, r->scan.offset, &line, &column);
-    return document_refuse(r->doc, "line %u, column %u: this value is there twice", line, column);
+    json_scan_position(r->scan.data, offset, &line, &column);
+    return document_refuse(r->doc, "line %u, column %u: %s", line, column, what);
+}
+
+static int twice(Reader *r)
+{
+    return refuse_at(r, r->scan.offset, "this value is there twice");
 }
 
 /* What the place asks for about the value in hand. Sets `ret_taken` when it was read to its end. */
@@ -326,11 +341,28 @@ static size_t step_into(const Reader *r, const uint16_t *at, size_t n, bool in_o
     return found;
 }
 
+/* Rows in a container of the other kind would be passed over as if there were none. It is refused
+ * when all was read: what the document says of an error comes first. */
+static void look_for_misplaced(Reader *r, bool in_object, const uint16_t *at, size_t n,
+                               size_t offset)
+{
+    unsigned rows_in = 0;
+
+    for (size_t i = 0; i < n; i++)
+        rows_in |= r->nodes[at[i]].rows_in;
+    if (r->misplaced || rows_in != (in_object ? IN_ARRAY : IN_OBJECT))
+        return;
+    r->misplaced = in_object ? "an object stands where the rows are elements of an array"
+                             : "an array stands where the rows are members of an object";
+    r->misplaced_at = offset;
+}
+
 static int walk(Reader *r, JsonToken token, const uint16_t *at, size_t n);
 
 static int walk_inside(Reader *r, bool in_object, const uint16_t *at, size_t n)
 {
     JsonToken end = in_object ? JSON_TOKEN_OBJECT_END : JSON_TOKEN_ARRAY_END, token;
+    size_t offset = r->scan.offset;
     uint16_t next[AT_MAX];
     uint32_t index = 0;
     int e;
@@ -356,6 +388,9 @@ static int walk_inside(Reader *r, bool in_object, const uint16_t *at, size_t n)
         if (e <= 0)
             return e;
     }
+    /* An empty one is as good as the other: PHP sends [] for {}. */
+    if (index > 0)
+        look_for_misplaced(r, in_object, at, n, offset);
     return 1;
 }
 
@@ -403,11 +438,9 @@ static int read_all(Reader *r)
     if (json_scan_next(&r->scan) != JSON_TOKEN_END)
         return syntax(r);
     if (root && (token != JSON_TOKEN_OBJECT_BEGIN || strcmp(root, "object") != 0) &&
-        (token != JSON_TOKEN_ARRAY_BEGIN || strcmp(root, "array") != 0)) {
-        e = document_refuse(r->doc, "the document is no JSON %s", root);
-        return e;
-    }
-    return 1;
+        (token != JSON_TOKEN_ARRAY_BEGIN || strcmp(root, "array") != 0))
+        return document_refuse(r->doc, "the document is no JSON %s", root);
+    return r->misplaced ? refuse_at(r, r->misplaced_at, r->misplaced) : 1;
 }
 
 int document_read_json(Document *doc, const char *body, size_t size)
@@ -420,6 +453,7 @@ int document_read_json(Document *doc, const char *body, size_t size)
     if (!r)
         return -ENOMEM;
     r->doc = doc;
+    r->misplaced = NULL;
     if (size >= 3 && memcmp(body, "\xef\xbb\xbf", 3) == 0) {
         body += 3;
         size -= 3;

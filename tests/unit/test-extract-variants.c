@@ -95,6 +95,16 @@ static const Variant variants[] = {
     {"volumes gone", "yahoo-chart", .status = 200, .verdict = EXTRACT_REFUSED,
      .body = CHART(META("") ",\"timestamp\":[1577975400],\"indicators\":{\"quote\":[{\"open\":[1],\"high\":[1],\"low\":[1],\"close\":[1]}]}"),
      .words = {"volume has 0 values"}},
+    {"dividends in an array", "yahoo-chart", .status = 200, .verdict = EXTRACT_REFUSED,
+     .body = CHART(META("") ",\n\"timestamp\":[1577975400],\"events\":{\"dividends\":[{\"amount\":0.5,\"date\":1577975400}]},"
+                   "\"indicators\":{\"quote\":[{\"close\":[1]}]}"),
+     .words = {"line 2, column 48: an array stands where the rows are members of an object"}},
+    {"no dividends, as PHP says it", "yahoo-chart", .status = 200, .verdict = EXTRACT_ROWS, .rows = 1,
+     .body = CHART(META("") ",\"timestamp\":[1577975400],\"events\":{\"dividends\":[]},\"indicators\":{\"quote\":[{\"close\":[1]}]}"),
+     .words = {"\"close\":\"1\""}},
+    {"dividends in an array beside an error", "yahoo-chart", .status = 200, .verdict = EXTRACT_SOURCE_ERROR, .kind = ERROR_THROTTLED,
+     .body = "{\"chart\":{\"result\":[{\"events\":{\"dividends\":[1]}}]},"
+             "\"finance\":{\"error\":{\"code\":\"Too Many Requests\",\"description\":\"Rate limited\"}}}"},
     /* Naver. */
     {"minutes from the middle of a day", "naver-day", .interval = "1m", .status = 200, .verdict = EXTRACT_ROWS, .rows = 2,
      .body = FCHART("minute", "<item data=\"202608141000|null|null|null|10|700\"/><item data=\"202608141001|null|null|null|11|750\"/>"),
@@ -247,6 +257,60 @@ static void an_error_that_means_nothing_there_is_read_past(void **state)
     }
 }
 
+#define TABLE(rows)                                                                                \
+    "{\"rows\":\"" rows                                                                            \
+    "\",\"optional\":true,\"columns\":{\"symbol\":{\"const\":\"X\"},\"interval\":"                 \
+    "{\"const\":\"1d\"},\"tz\":{\"const\":\"UTC\"},\"ts\":{\"path\":\"t\",\"type\":\"epoch-s\"},"  \
+    "\"close\":"                                                                                   \
+    "{\"path\":\"v\"}}}"
+#define ROW "{\"t\":1785542400,\"v\":1}"
+
+/* Rows that are all passed over look like a time without any. */
+static void rows_in_a_container_of_the_other_kind_are_refused(void **state)
+{
+    static const struct {
+        const char *tables, *body;
+        ExtractVerdict verdict;
+        const char *reason;
+    } cases[] = {
+        {TABLE("d[]"), "{\"d\":[" ROW "]}", EXTRACT_ROWS, NULL},
+        {TABLE("d[]"), "{\"d\":\n {\"a\":" ROW "}}", EXTRACT_REFUSED,
+         "line 2, column 2: an object stands where the rows are elements of an array"},
+        {TABLE("d[]"), "{\"d\":{}}", EXTRACT_EMPTY, NULL},
+        {TABLE("d.*"), "{\"d\":[" ROW "]}", EXTRACT_REFUSED,
+         "line 1, column 6: an array stands where the rows are members of an object"},
+        {TABLE("d.*"), "{\"d\":[null]}", EXTRACT_REFUSED, "column 6: an array stands"},
+        {TABLE("d.*"), "{\"d\":[]}", EXTRACT_EMPTY, NULL},
+        /* A recipe may know both. */
+        {TABLE("d.*") "," TABLE("d[]"), "{\"d\":[" ROW "]}", EXTRACT_ROWS, NULL},
+        {TABLE("d.*") "," TABLE("d[]"), "{\"d\":{\"a\":" ROW "}}", EXTRACT_ROWS, NULL},
+    };
+    const ExtractRequest request = {.from_usec = CURSOR_NEVER, .to_usec = INT64_MAX};
+
+    for (size_t i = 0; i < ELEMENTS(cases); i++) {
+        auto_free char *text = str_printf(
+            "{\"name\":\"r\",\"hosts\":[\"h.example\"],\"root\":\"object\",\"request\":"
+            "{\"url\":\"https://h.example/\"},\"intervals\":{\"1d\":{}},\"tables\":[%s]}",
+            cases[i].tables);
+        auto_(recipe_freep) Recipe *recipe = NULL;
+        auto_extract_outcome ExtractOutcome outcome = {0};
+        auto_row_set RowSet rows = {0};
+        auto_error Error err = {0};
+
+        print_message("# case %zu\n", i);
+        assert_non_null(text);
+        assert_ok(recipe_compile(text, strlen(text), "r.json", &recipe, NULL, &err), &err);
+        assert_ok(extract_run(recipe, &request, cases[i].body, strlen(cases[i].body), 200, NULL,
+                              &rows, &outcome, &err),
+                  &err);
+        assert_string_equal(extract_verdict_name(outcome.verdict),
+                            extract_verdict_name(cases[i].verdict));
+        assert_int_equal(rows.n, cases[i].verdict == EXTRACT_ROWS);
+        if (cases[i].reason)
+            assert_contains(outcome.text, cases[i].reason);
+    }
+}
+
 static int group_setup(void **state)
 {
     auto_free char *dir =
@@ -267,6 +331,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_variant_gives_its_rows_or_its_reason),
         cmocka_unit_test(an_error_that_means_nothing_there_is_read_past),
+        cmocka_unit_test(rows_in_a_container_of_the_other_kind_are_refused),
     };
 
     return cmocka_run_group_tests_name("extract-variants", tests, group_setup, group_teardown);
