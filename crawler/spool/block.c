@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "crawler/spool/block.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <string.h>
 
@@ -9,12 +10,14 @@
 
 /* Layout: version, six strings (length + 1, bytes; 0 is NULL), ingested, unit of instants, rows; a
  * row: how it follows the one before, [flags, presence, [revision], [date as difference]], [instant
- * as difference], amounts. Signed numbers are zigzag.
+ * as difference], amounts. Signed numbers are zigzag. The last eight bytes are the sum of the
+ * others.
  *
  * Amounts of one kind have one scale, which only grows, so that they are told apart as whole
  * numbers: an open from the close before it, the others of a bar from its open. An amount that does
  * not go into that (a new scale, too many digits) stands for itself. */
 #define BLOCK_VERSION 2
+#define SUM_BYTES     sizeof(uint64_t)
 
 enum {
     FOLLOWS_ALIKE = 1,   /* flags and presence are those of the row before */
@@ -61,6 +64,27 @@ static const char **row_string(Row *row, size_t i)
 static const char *row_string_peek(const Row *row, size_t i)
 {
     return *(const char *const *)(const void *)((const char *)row + strings[i]);
+}
+
+/* One to one in each of its operands: two blocks that differ in one word never agree. */
+static inline uint64_t sum_word(uint64_t sum, uint64_t word)
+{
+    sum = (sum ^ le64toh(word)) * UINT64_C(0x9e3779b97f4a7c15);
+    return sum ^ sum >> 32;
+}
+
+uint64_t block_sum(const void *data, size_t size)
+{
+    const char *at = data;
+    uint64_t sum = size, word;
+
+    for (; size >= sizeof(word); size -= sizeof(word), at += sizeof(word)) {
+        memcpy(&word, at, sizeof(word));
+        sum = sum_word(sum, word);
+    }
+    word = 0;
+    memcpy(&word, at, size);
+    return sum_word(sum, word);
 }
 
 /* --- The past ------------------------------------------------------------------------------- */
@@ -235,7 +259,9 @@ static uint8_t *put_row(uint8_t *at, BlockPast *past, const Row *row, int64_t ts
 
 int block_encode(const Row *rows, const uint32_t *indices, size_t n, Buf *ret)
 {
+    const size_t begin = ret->size;
     BlockPast past = {0};
+    uint64_t sum;
     int64_t unit;
     int r;
 
@@ -256,8 +282,8 @@ int block_encode(const Row *rows, const uint32_t *indices, size_t n, Buf *ret)
         end = put_row(at, &past, row, row->ts_usec / unit);
         ret->size += (size_t)(end - at);
     }
-    ret->data[ret->size] = '\0';
-    return 0;
+    sum = htole64(block_sum(ret->data + begin, ret->size - begin));
+    return buf_add(ret, &sum, SUM_BYTES);
 }
 
 /* --- Reading -------------------------------------------------------------------------------- */
@@ -359,13 +385,21 @@ static int get_strings(BlockReader *reader)
     return 0;
 }
 
+static bool sum_is_right(const char *data, size_t size)
+{
+    uint64_t sum;
+
+    memcpy(&sum, data + size - SUM_BYTES, SUM_BYTES);
+    return le64toh(sum) == block_sum(data, size - SUM_BYTES);
+}
+
 int block_open(BlockReader *reader, const void *data, size_t size)
 {
     Wide unit = 0, n = 0;
     int r;
 
-    *reader = (BlockReader){.data = data, .size = size, .at = 1};
-    if (size == 0 || reader->data[0] != BLOCK_VERSION)
+    *reader = (BlockReader){.data = data, .size = size - SUM_BYTES, .at = 1};
+    if (size <= SUM_BYTES || reader->data[0] != BLOCK_VERSION || !sum_is_right(data, size))
         return -EBADMSG;
     r = get_strings(reader);
     if (r >= 0)

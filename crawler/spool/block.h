@@ -5,8 +5,8 @@
 /* Rows of one series as bytes. What all rows of a document share (source, symbol, venue, currency,
  * interval, zone, time of ingestion) is said once, the rest as differences to the row before: a
  * minute bar is about nine bytes where its JSON line is 370, so a document is half a page. Blocks
- * become JSON lines only on their way out. Bytes are checked when read: a damaged block is
- * -EBADMSG, never a wrong row. */
+ * become JSON lines only on their way out. Bytes are checked when read, by their sum: a damaged
+ * block is -EBADMSG, never a wrong row. */
 
 #include <stddef.h>
 #include <stdint.h>
@@ -26,6 +26,8 @@
  * interval, zone and ingested_usec (block_rows_agree()), n at most BLOCK_ROWS_MAX. */
 int block_encode(const Row *rows, const uint32_t *indices, size_t n, Buf *ret) must_check;
 bool block_rows_agree(const Row *a, const Row *b);
+/* What ends a block, of the bytes in front of it. */
+uint64_t block_sum(const void *data, size_t size);
 
 /* What a row is told from: the ones before it. Writer and reader keep it alike. */
 #define BLOCK_COLUMNS 9

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/unit/test.h"
 
+#include <endian.h>
 #include <errno.h>
 
 #include "agent/base/time.h"
@@ -170,19 +171,28 @@ static void a_damaged_block_is_refused_wherever_it_is_hurt(void **state)
     auto_row_set RowSet set = {0};
     auto_buf Buf block = BUF_INIT(1 << 20), lines = BUF_INIT(16 << 20);
     uint32_t indices[] = {0, 1};
+    char again[1024];
+    uint64_t sum;
     int r;
 
     add_bar(&set, "AAPL", T0, "258.1");
     add_bar(&set, "AAPL", T0 + (int64_t)MINUTE, "258.1");
     assert_int_equal(block_encode(set.rows, indices, 2, &block), 0);
+    assert_true(block.size < sizeof(again));
     for (size_t size = 0; size < block.size; size++)
         assert_true(block_expand(block.data, size, "0123456789012345678901", &lines) < 0);
     for (size_t at = 0; at < block.size; at++)
         for (unsigned bit = 0; bit < 8; bit++) {
             block.data[at] = (char)(block.data[at] ^ (1 << bit));
             buf_clear(&lines);
-            /* Refused or read, and nothing else: the sanitizers watch. */
             r = block_expand(block.data, block.size, "0123456789012345678901", &lines);
+            assert_int_equal(r, -EBADMSG);
+            assert_int_equal(lines.size, 0);
+            /* Its sum made right: refused or read, and nothing else. The sanitizers watch. */
+            sum = htole64(block_sum(block.data, block.size - sizeof(sum)));
+            memcpy(again, block.data, block.size);
+            memcpy(again + block.size - sizeof(sum), &sum, sizeof(sum));
+            r = block_expand(again, block.size, "0123456789012345678901", &lines);
             assert_true(r == 0 || r == -EBADMSG || r == -EFBIG);
             block.data[at] = (char)(block.data[at] ^ (1 << bit));
         }
