@@ -12,6 +12,7 @@
 
 #define SAVE_EVERY_USEC   (5 * SECOND)
 #define ROBOTS_RETRY_USEC (10 * MINUTE)
+#define SUSPECT_AFTER     2 /* connects in a row that timed out */
 
 /* --- Memory --------------------------------------------------------------------------------- */
 
@@ -60,7 +61,7 @@ void bytes_load(Fetcher *f)
         f->day = f->day_bytes = 0;
 }
 
-void add_bytes(Fetcher *f, uint64_t bytes)
+static void add_bytes(Fetcher *f, uint64_t bytes)
 {
     uint64_t today = now_realtime_usec() / DAY;
 
@@ -111,6 +112,33 @@ void source_free(Source *source)
     (void)robots_free(source->robots);
     (void)fetch_host_free(source->host);
     free(source);
+}
+
+/* --- What a request comes to ---------------------------------------------------------------- */
+
+static void look_for_blocked_egress(Source *source, const HttpResponse *response, const Error *err)
+{
+    const FetchHandlers *handlers = &source->fetcher->handlers;
+
+    if (!err || err->code != -ETIMEDOUT || response->connected) {
+        source->connect_timeouts = 0;
+        return;
+    }
+    if (++source->connect_timeouts >= SUSPECT_AFTER && handlers->egress_suspect)
+        handlers->egress_suspect(source->host->name, handlers->userdata);
+}
+
+void source_answered(Source *source, const HttpResponse *response, const Error *err, uint64_t now)
+{
+    FetchHost *host = source->host;
+
+    host->bytes_in += response->wire_bytes_in;
+    host->bytes_out += response->wire_bytes_out;
+    /* A connection that never came about took a port, too. */
+    fetch_host_connected(host, MAX_OF(response->new_connections, response->connected ? 0U : 1U),
+                         now);
+    add_bytes(source->fetcher, response->wire_bytes_in + response->wire_bytes_out);
+    look_for_blocked_egress(source, response, err);
 }
 
 /* --- robots.txt ----------------------------------------------------------------------------- */
@@ -184,8 +212,7 @@ static void robots_answered(HttpOp *op, const HttpResponse *response, const Erro
                                                source->host->name, response->status);
 
     source->robots_op = NULL; /* freed last: the reply lives in it */
-    add_bytes(f, response->wire_bytes_in + response->wire_bytes_out);
-    fetch_host_connected(source->host, response->new_connections, now);
+    source_answered(source, response, err, now);
     fetch_host_end(source->host, failure, response->retry_after_usec, message, now);
     if (failure == FETCH_WELL)
         robots_learn(source, response, now);

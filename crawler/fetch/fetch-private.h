@@ -97,7 +97,8 @@ uint64_t wall_now(Fetcher *f);
 int source_get(Fetcher *f, const char *name, Source **ret);
 void source_save(Fetcher *f, Source *source, bool now);
 void source_free(Source *source);
-void add_bytes(Fetcher *f, uint64_t bytes);
+/* Counts what a request cost, for data or for robots.txt, and asks whether the way out is shut. */
+void source_answered(Source *source, const HttpResponse *response, const Error *err, uint64_t now);
 void bytes_load(Fetcher *f);
 void task_free(Fetcher *f, Task *task);
 RecipeQuery task_query(const Task *task);

@@ -8,8 +8,6 @@
 #include "agent/base/parse.h"
 #include "agent/base/str.h"
 
-#define SUSPECT_AFTER 2 /* connects in a row that timed out */
-
 /* --- Tasks ---------------------------------------------------------------------------------- */
 
 void task_free(Fetcher *f, Task *task)
@@ -226,32 +224,15 @@ FetchLimits limits_of(const Fetcher *f, const Source *source, const FetchJob *jo
 
 /* --- Answers -------------------------------------------------------------------------------- */
 
-static void count_response(Fetcher *f, Task *task, const HttpResponse *response, uint64_t now)
+static void count_response(Fetcher *f, Task *task, const HttpResponse *response, const Error *err,
+                           uint64_t now)
 {
     JobCount *count = &f->counts[task->run->job_index];
-    FetchHost *host = task->source->host;
 
     count->requests++;
     count->last_fetch_usec = now;
-    if (!response)
-        return;
     count->bytes_in += response->wire_bytes_in;
-    host->bytes_in += response->wire_bytes_in;
-    host->bytes_out += response->wire_bytes_out;
-    fetch_host_connected(host, MAX_OF(response->new_connections, response->connected ? 0U : 1U),
-                         now);
-    add_bytes(f, response->wire_bytes_in + response->wire_bytes_out);
-}
-
-static void look_for_blocked_egress(Fetcher *f, Source *source, const HttpResponse *response,
-                                    const Error *err)
-{
-    if (!err || err->code != -ETIMEDOUT || !response || response->connected) {
-        source->connect_timeouts = 0;
-        return;
-    }
-    if (++source->connect_timeouts >= SUSPECT_AFTER && f->handlers.egress_suspect)
-        f->handlers.egress_suspect(source->host->name, f->handlers.userdata);
+    source_answered(task->source, response, err, now);
 }
 
 static FetchFailure failure_of_result(const FetchResult *result, long status)
@@ -372,8 +353,7 @@ void task_answered(HttpOp *op, const HttpResponse *response, const Error *err, v
 
     task->op = NULL; /* freed last: the reply lives in it */
     f->in_flight--;
-    count_response(f, task, response, now);
-    look_for_blocked_egress(f, source, response, err);
+    count_response(f, task, response, err, now);
     if (err) {
         FetchFailure failure = err->kind == ERROR_CORRUPT ? FETCH_CHANGED : FETCH_NETWORK;
 

@@ -41,7 +41,7 @@ typedef struct Fixture {
     Error err;
 
     /* What came of it. */
-    unsigned documents, troubles;
+    unsigned documents, troubles, suspicions;
     bool idle, not_modified;
     long status;
     char *body, *trouble, *remedy;

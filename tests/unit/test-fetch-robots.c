@@ -18,7 +18,8 @@ typedef struct World {
     uint64_t asked_usec, data_usec;
 } World;
 
-/* Each on a connection of its own: a request on one that is used again, and breaks, is sent twice. */
+/* Each on a connection of its own: a request on one that is used again, and breaks, is sent twice.
+ */
 static void answer(HttpServer *server, const Request *request, Reply *reply, void *userdata)
 {
     World *w = userdata;
@@ -259,10 +260,48 @@ static void their_crawl_delay_is_a_minimum(void **state)
     assert_true(w.data_usec - w.asked_usec >= 800 * MSEC);
 }
 
+static void count_suspicion(const char *host, void *userdata)
+{
+    Fixture *f = userdata;
+
+    assert_string_equal(host, "h.example");
+    f->suspicions++;
+}
+
+/* Where nothing is asked before them, it is they that find the way out shut. */
+static void what_they_cost_and_fail_at_counts_as_of_data(void **state)
+{
+    static const Error timeout = {.code = -ETIMEDOUT, .kind = ERROR_TEMPORARY};
+    HttpResponse no_way = {0};
+    Fixture *f = *state;
+    auto_buf Buf text = BUF_INIT(1U << 14);
+    World w = {0};
+    Source *source;
+
+    while (text.size < 10000)
+        assert_true(buf_add_str(&text, "# a comment\n") >= 0);
+    w.robots = (Reply){.body = text.data, .body_size = text.size};
+    use(f, &w);
+    crawl(f);
+    assert_int_equal(fetcher_host(f->fetcher, 0)->requests, 2);
+    assert_int_equal(fetcher_host(f->fetcher, 0)->connections, 2);
+    assert_true(fetcher_host(f->fetcher, 0)->bytes_in > text.size);
+    assert_true(fetcher_bytes_today(f->fetcher) > text.size);
+
+    source = f->fetcher->sources;
+    f->fetcher->handlers.egress_suspect = count_suspicion;
+    source_answered(source, &no_way, &timeout, now_realtime_usec());
+    assert_int_equal(f->suspicions, 0);
+    source_answered(source, &no_way, &timeout, now_realtime_usec());
+    assert_int_equal(f->suspicions, 1);
+    assert_int_equal(fetcher_host(f->fetcher, 0)->connections, 4); /* ports that were taken */
+}
+
 TEST_MAIN(TEST(rules_are_read_once_before_anything_is_asked),
           TEST(what_they_forbid_is_not_asked_unless_the_job_acknowledges),
           TEST(an_answer_of_4xx_is_that_there_are_none),
           TEST(while_they_cannot_be_read_nothing_is_asked),
           TEST(too_many_of_these_are_trouble_that_says_why), TEST(after_a_day_they_are_read_again),
           TEST(rules_stand_while_there_are_no_others), TEST(of_a_long_one_the_beginning_counts),
-          TEST(a_redirect_leads_to_the_rules), TEST(their_crawl_delay_is_a_minimum))
+          TEST(a_redirect_leads_to_the_rules), TEST(their_crawl_delay_is_a_minimum),
+          TEST(what_they_cost_and_fail_at_counts_as_of_data))
