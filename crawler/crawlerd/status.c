@@ -124,8 +124,9 @@ static json_t *describe_delivery(Manager *m, const SpoolStatus *status, bool *re
         delivery_status(m->delivery, &delivery);
     if (status->batches_wrong > 0 && !delivery.message) {
         delivery.message =
-            "the sink's count of a batch contradicts ours; its rows stay in the spool";
-        delivery.remedy = "journalctl -u crawlerd names the load job; compare it with the table";
+            "a batch was set aside: the sink's count contradicts ours, or it is damaged; its rows "
+            "stay in the spool";
+        delivery.remedy = "journalctl -u crawlerd says which, and what to compare";
     }
     *ret_trouble = *ret_trouble || delivery.message;
     return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "sink",

@@ -473,12 +473,29 @@ static void judge_chunk(const Sink *sink, const HttpResponse *reply, const BqFau
     bq_settle_fault(sink, e, reply, fault);
 }
 
+/* No job is made of half a body, and the other half is not to be had. */
+static void rows_are_damaged(Errand *e)
+{
+    error_done(&e->error);
+    (void)error_set(&e->error, -EBADMSG, ERROR_CORRUPT,
+                    "batch %s of %llu rows: a block of it is damaged in the spool", e->batch.id,
+                    (unsigned long long)e->batch.rows);
+    (void)error_remedy(
+        &e->error, -EBADMSG,
+        "look at the disk: journalctl -k | grep -i error; the rows stay in the spool");
+    e->state = ERRAND_WRONG;
+}
+
 void bq_batch_judge(Sink *sink, const HttpResponse *reply, const Error *failure, Errand *e)
 {
     BqFault fault = {0};
     bool success = !failure && reply->status >= 200 && reply->status < 300;
     bool sends = e->phase == PHASE_SEND || e->phase == PHASE_CHUNK || e->phase == PHASE_PROBE;
 
+    if (failure && e->is_damaged) {
+        rows_are_damaged(e);
+        return;
+    }
     /* Only a plain refusal is known to have made no job. */
     if (sends && (success || failure || reply->status == 0 || reply->status >= 500))
         e->is_unsure = true;

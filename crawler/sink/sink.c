@@ -166,6 +166,13 @@ void errand_done(Errand *e)
     *e = (Errand){0};
 }
 
+/* Bytes that are damaged are so each time: what else fails may go well later. */
+static ptrdiff_t source_failed(Errand *e, ptrdiff_t r)
+{
+    e->is_damaged = r == -EBADMSG;
+    return e->is_damaged ? r : -EIO;
+}
+
 int errand_rewind(void *errand)
 {
     Errand *e = errand;
@@ -194,11 +201,13 @@ ptrdiff_t errand_read(void *data, size_t size, void *errand)
     } else if (e->sent < head + rows) {
         uint64_t at = e->sent - head;
 
-        if (at == 0 && e->source.seek(e->source.userdata, e->offset) < 0)
-            return -EIO;
+        e->is_damaged = false;
+        n = at == 0 ? e->source.seek(e->source.userdata, e->offset) : 0;
+        if (n < 0)
+            return source_failed(e, n);
         n = e->source.read(data, (size_t)MIN_OF((uint64_t)size, rows - at), e->source.userdata);
-        if (n == 0)
-            return -EIO; /* the spool has fewer bytes than it said */
+        if (n <= 0) /* 0: the spool has fewer bytes than it said */
+            return source_failed(e, n);
     } else if (e->sent < head + rows + e->tail.size) {
         n = (ptrdiff_t)copy_part(&e->tail, e->sent - head - rows, data, size);
     } else {

@@ -90,8 +90,8 @@ typedef enum ErrandState {
     ERRAND_TOO_LARGE, /* batch: refused as a whole for its size; no job was made: halve it */
     ERRAND_PAUSED,    /* nothing was lost; not to be tried before wait_usec, a person may have to
                          act: `error` says what and how */
-    ERRAND_WRONG,     /* batch: done, but what the table took contradicts what was sent: keep it,
-                         say it, do not repeat */
+    ERRAND_WRONG,     /* batch: done, but what the table took contradicts what was sent, or
+                         damaged and not to be sent: keep it, say it, do not repeat */
 } ErrandState;
 
 #define SINK_OFFSET_UNKNOWN UINT64_MAX
@@ -165,6 +165,7 @@ struct Errand {
     bool saw_conflict;
     bool is_unsure;    /* of a load: the server may have made its job and not told us */
     bool is_too_large; /* … and refuses it now */
+    bool is_damaged;   /* its rows cannot be read */
     HttpHeader headers[4];
     char header_text[2][96];
 };

@@ -128,7 +128,7 @@ ptrdiff_t spool_reader_read(void *data, size_t size, void *userdata)
     ptrdiff_t n;
 
     if (reader->offset == OFFSET_LOST)
-        return -EBADMSG; /* what is left of the block, or the next one, is not what comes next */
+        return -EIO; /* what is left of the block, or the next one, is not what comes next */
     while (done < size) {
         size_t left = MIN_OF(size - done, reader->rest.size - reader->at);
 

@@ -138,7 +138,7 @@ int spool_forget_dead(Spool *spool, Error *err) must_check;
 typedef enum SpoolBatchState {
     SPOOL_BATCH_OPEN,
     SPOOL_BATCH_FROZEN,
-    SPOOL_BATCH_WRONG, /* the sink's account contradicts ours: kept for a person */
+    SPOOL_BATCH_WRONG, /* damaged, or the sink's account contradicts ours: kept for a person */
 } SpoolBatchState;
 
 typedef struct SpoolBatch {

@@ -179,6 +179,45 @@ static void done_with_another_row_count_is_not_delivered(void **state)
     assert_int_equal(f->e.state, ERRAND_WRONG);
 }
 
+static ptrdiff_t read_result;
+
+static ptrdiff_t read_fails(void *data, size_t size, void *userdata)
+{
+    return read_result;
+}
+
+static void rows_that_are_damaged_on_disk_are_set_aside_and_not_sent_for_ever(void **state)
+{
+    static const ptrdiff_t passing[] = {-EIO, -ENOMEM, 0};
+    Fixture *f = *state;
+    char piece[4096];
+
+    begin_batch(f, 1000, false);
+    f->e.source.read = read_fails;
+    for (size_t i = 0; i < ELEMENTS(passing); i++) {
+        read_result = passing[i];
+        if (i > 0)
+            answer(f, 404, NULL); /* it was looked up, and is not there */
+        assert_string_equal(next(f), SEND_URL);
+        assert_int_equal(f->request.rewind(&f->e), 0);
+        assert_true(f->request.read(piece, sizeof(piece), &f->e) > 0);
+        assert_int_equal(f->request.read(piece, sizeof(piece), &f->e), -EIO);
+        lose(f);
+        assert_int_equal(f->e.state, ERRAND_ASKING);
+        assert_string_equal(next(f), JOB_URL);
+    }
+    answer(f, 404, NULL);
+    assert_string_equal(next(f), SEND_URL);
+    assert_int_equal(f->request.rewind(&f->e), 0);
+    assert_true(f->request.read(piece, sizeof(piece), &f->e) > 0);
+    read_result = -EBADMSG;
+    assert_int_equal(f->request.read(piece, sizeof(piece), &f->e), -EBADMSG);
+    lose(f);
+    assert_int_equal(f->e.state, ERRAND_WRONG);
+    assert_contains(error_text(&f->e.error), "is damaged in the spool");
+    assert_non_null(f->e.error.remedy);
+}
+
 static void an_unknown_outcome_is_looked_up_under_the_same_id(void **state)
 {
     Fixture *f = *state;
@@ -716,6 +755,7 @@ static void labels_hold_what_labels_may_hold(void **state)
 
 TEST_MAIN(T(a_small_batch_is_one_multipart_request_and_is_done_when_its_rows_are_counted),
           T(done_with_another_row_count_is_not_delivered),
+          T(rows_that_are_damaged_on_disk_are_set_aside_and_not_sent_for_ever),
           T(an_unknown_outcome_is_looked_up_under_the_same_id),
           T(a_new_process_asks_before_it_sends),
           T(exists_already_then_missing_then_found_is_adopted),
