@@ -182,11 +182,14 @@ static void robots_learn(Source *source, const HttpResponse *response, uint64_t 
     source->robots_at_usec = now;
 }
 
-/* Rules of before stand while there are no others. Without any, who waits for them has tried. */
+/* Rules of before stand while there are no others, for a while after the pause that the host gets:
+ * were they as old as before when it is over, nothing else would ever be asked. Without any, who
+ * waits for them has tried. */
 static void robots_not_learned(Fetcher *f, Source *source, const char *message, uint64_t now)
 {
     if (source->robots) {
-        source->robots_at_usec = now - ROBOTS_MAX_AGE_USEC + ROBOTS_RETRY_USEC;
+        source->robots_at_usec =
+            MAX_OF(now, source->host->until_usec) - ROBOTS_MAX_AGE_USEC + ROBOTS_RETRY_USEC;
         return;
     }
     LIST_FOREACH_SAFE (tasks, task, f->tasks)

@@ -215,6 +215,29 @@ static void rules_stand_while_there_are_no_others(void **state)
     assert_int_equal(w.data, 3);
 }
 
+static void rules_stand_after_a_pause_that_is_long(void **state)
+{
+    Fixture *f = *state;
+    World w = {.robots = {.body = ALLOW}};
+    uint64_t pause;
+
+    use(f, &w);
+    crawl(f);
+    w.robots = (Reply){.status = 503, .headers = "Retry-After: 3600\r\n"};
+    pass(f, DAY);
+    begin(f);
+    RUN_UNTIL(f, failures(f) == 1);
+    assert_int_equal(w.data, 1);
+    pause = pause_left(f);
+    assert_true(pause > HOUR - MINUTE);
+    /* When it is over it is the turn of the data. */
+    pass(f, pause);
+    f->fetcher->sources->host->until_usec -= pause;
+    crawl(f);
+    assert_int_equal(w.asked, 2);
+    assert_int_equal(w.data, 2);
+}
+
 static void of_a_long_one_the_beginning_counts(void **state)
 {
     Fixture *f = *state;
@@ -302,6 +325,6 @@ TEST_MAIN(TEST(rules_are_read_once_before_anything_is_asked),
           TEST(an_answer_of_4xx_is_that_there_are_none),
           TEST(while_they_cannot_be_read_nothing_is_asked),
           TEST(too_many_of_these_are_trouble_that_says_why), TEST(after_a_day_they_are_read_again),
-          TEST(rules_stand_while_there_are_no_others), TEST(of_a_long_one_the_beginning_counts),
-          TEST(a_redirect_leads_to_the_rules), TEST(their_crawl_delay_is_a_minimum),
-          TEST(what_they_cost_and_fail_at_counts_as_of_data))
+          TEST(rules_stand_while_there_are_no_others), TEST(rules_stand_after_a_pause_that_is_long),
+          TEST(of_a_long_one_the_beginning_counts), TEST(a_redirect_leads_to_the_rules),
+          TEST(their_crawl_delay_is_a_minimum), TEST(what_they_cost_and_fail_at_counts_as_of_data))
