@@ -205,7 +205,7 @@ static inline uint8_t *put_amount(uint8_t *at, BlockPast *past, size_t column, c
         !__builtin_sub_overflow(value, past->last[told_from[column]], &delta) &&
         delta >= INT64_MIN / 4 && delta <= INT64_MAX / 4) {
         past->last[column] = value;
-        return put_wide(at, (((uint64_t)delta << 1) ^ (uint64_t)(delta >> 63)) << 1);
+        return put_wide(at, (((uint64_t)delta << 1) ^ (delta < 0 ? UINT64_MAX : 0)) << 1);
     }
     at = put_wide(at, (unsigned)amount->scale << 1 | AMOUNT_ITSELF);
     past_learn(past, column, amount);
