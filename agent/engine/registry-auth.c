@@ -5,6 +5,7 @@
 #include <strings.h>
 
 #include "agent/base/str.h"
+#include "agent/base/time.h"
 #include "agent/engine/challenge.h"
 #include "agent/engine/registry-internal.h"
 #include "agent/io/crypto.h"
@@ -13,6 +14,9 @@
 #define TOKEN_TRY_USEC   (30 * SECOND)
 #define TOKEN_TOTAL_USEC (2 * MINUTE)
 #define TOKEN_BODY_MAX   (64U << 10)
+#define TOKEN_LIFE_USEC  (60 * SECOND) /* where the service does not say, by the token's spec */
+#define TOKEN_LIFE_MAX   HOUR          /* whoever loses the right to read is noticed by then */
+#define TOKEN_SPARE_USEC (10 * SECOND) /* of it, for the request under way */
 
 /* ---- Refusals ------------------------------------------------------------------------------- */
 
@@ -64,6 +68,60 @@ void registry_denied(RegistryOp *op, const HttpResponse *response, bool at_token
 
 /* ---- The token ------------------------------------------------------------------------------ */
 
+void registry_token_done(RegistryToken *token)
+{
+    free(token->base);
+    free(token->path);
+    cleanse_free(token->bearer);
+    *token = (RegistryToken){0};
+}
+
+int registry_recall_token(RegistryOp *op)
+{
+    const RegistryToken *token = op->token;
+
+    if (!token || !token->bearer || now_boottime_usec() >= token->until_usec ||
+        !streq(token->base, op->base) || !streq(token->path, op->reference->path))
+        return 0;
+    op->bearer = strdup(token->bearer);
+    op->recalled = op->bearer;
+    return op->bearer ? 0 : -ENOMEM;
+}
+
+void registry_forget_token(RegistryOp *op)
+{
+    op->recalled = false;
+    cleanse_free(op->bearer);
+    op->bearer = NULL;
+    if (op->token)
+        registry_token_done(op->token);
+}
+
+/* For the caller's next operation. Out of memory, there is none for it. */
+static void keep_token(const RegistryOp *op, uint64_t life_usec)
+{
+    RegistryToken *token = op->token;
+
+    if (!token || life_usec <= TOKEN_SPARE_USEC)
+        return;
+    registry_token_done(token);
+    token->base = strdup(op->base);
+    token->path = strdup(op->reference->path);
+    token->bearer = strdup(op->bearer);
+    token->until_usec = usec_add(now_boottime_usec(), life_usec - TOKEN_SPARE_USEC);
+    if (!token->base || !token->path || !token->bearer)
+        registry_token_done(token);
+}
+
+static uint64_t token_life(const json_t *doc)
+{
+    uint64_t seconds;
+
+    if (json_u64(doc, "expires_in", &seconds) < 0)
+        return TOKEN_LIFE_USEC;
+    return MIN_OF(seconds, TOKEN_LIFE_MAX / SECOND) * SECOND;
+}
+
 static int take_token(RegistryOp *op, const HttpResponse *response, Error *err)
 {
     json_t *doc = NULL;
@@ -85,6 +143,8 @@ static int take_token(RegistryOp *op, const HttpResponse *response, Error *err)
         cleanse_free(op->bearer);
         op->bearer = strdup(token);
         r = op->bearer ? 0 : error_oom(err);
+        if (r >= 0)
+            keep_token(op, token_life(doc));
     }
     json_cleanse(doc);
 

@@ -44,6 +44,8 @@ struct RegistryOp {
     char *realm, *service;
     char *username, *password; /* cleansed */
     char *bearer;              /* cleansed */
+    RegistryToken *token;      /* the caller's; NULL */
+    bool recalled;             /* `bearer` is of an operation before */
     bool asked;                /* for credentials */
     bool asked_again;
     bool waiting; /* for registry_give_credentials() */
@@ -74,7 +76,11 @@ void registry_fail_missing_repository(RegistryOp *op);
 /* Refuses connections to private addresses but where the plan itself points there. */
 int registry_check_address(const char *address, uint16_t port, const char *host, void *userdata);
 
-/* registry-auth.c: a 401 of the repository. */
+/* registry-auth.c: the caller's token, if it is for this repository and still good. -ENOMEM. */
+int registry_recall_token(RegistryOp *op) must_check;
+/* The registry does not take it (any more): the operation is one without. */
+void registry_forget_token(RegistryOp *op);
+/* A 401 of the repository. */
 void registry_challenged(RegistryOp *op, const HttpResponse *response);
 /* A refusal that is final; ends the operation later. */
 void registry_denied(RegistryOp *op, const HttpResponse *response, bool at_token_service);

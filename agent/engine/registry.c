@@ -450,7 +450,13 @@ static void on_reply(HttpOp *request, const HttpResponse *response, const Error 
         (void)error_copy(&mine, err);
         (void)error_prefix(&mine, mine.code, "registry %s", op->reference->host);
         registry_fail(op, &mine);
+    } else if (response->status == 403 && op->recalled) {
+        /* By whom it was made may have lost the right, or got it back: once more from the start. */
+        registry_forget_token(op);
+        registry_ask(op);
     } else if (response->status == 401) {
+        if (op->recalled)
+            registry_forget_token(op);
         registry_challenged(op, response);
     } else if (is_transient_status(response->status)) {
         fail_by_status(op, response);
@@ -499,12 +505,15 @@ int registry_resolve(HttpClient *http, sd_event *event, const RegistryQuery *que
     op->http = http;
     op->auth = query->auth;
     op->auth_userdata = query->auth_userdata;
+    op->token = query->token;
     op->tries = query->tries ? query->tries : DEFAULT_TRIES;
     op->handler = handler;
     op->userdata = userdata;
     r = copy_query(op, query, err);
     if (r < 0)
         return r;
+    if (registry_recall_token(op) < 0)
+        return error_oom(err);
     r = timer_new(event, on_deferred, op, &op->deferred);
     if (r < 0)
         return error_errno(err, r, "timer");

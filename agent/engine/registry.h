@@ -4,8 +4,9 @@
 
 /* The pull side of the OCI distribution API: what does a tag stand for, is it for this platform,
  * how much is to be downloaded. Layers themselves are the engine's business. Everything read is
- * checked against its digest. Tokens belong to one operation and are cleansed with it; credentials
- * are asked for only after the registry challenged us, and never follow a redirect to another host.
+ * checked against its digest. A token belongs to one operation, or to the caller's RegistryToken,
+ * and is cleansed with it; credentials are asked for only after the registry challenged us, and
+ * never follow a redirect to another host.
  *
  * A pending operation is an object; freeing it cancels it. */
 
@@ -68,6 +69,15 @@ typedef struct RegistryImage {
 typedef void (*RegistryHandler)(RegistryOp *op, const RegistryImage *image, const Error *err,
                                 void *userdata);
 
+/* The token of one repository from one operation to the next, until it expires: a look at a tag is
+ * one request then, and the token service is not asked each time. Zeroed: none. */
+typedef struct RegistryToken {
+    char *base, *path;   /* of the repository that it is for */
+    char *bearer;        /* cleansed */
+    uint64_t until_usec; /* boottime */
+} RegistryToken;
+void registry_token_done(RegistryToken *token);
+
 typedef struct RegistryQuery {
     const Reference *reference; /* copied */
     const Platform *platform;   /* copied; NULL: this machine's */
@@ -75,7 +85,8 @@ typedef struct RegistryQuery {
                                  one HEAD; NULL: the whole truth */
     const RegistryAuth *auth; /* must outlive the operation; NULL: anonymous */
     void *auth_userdata;
-    unsigned tries; /* of each request; 0: 3 */
+    RegistryToken *token; /* read and written; must outlive the operation. NULL: kept nowhere */
+    unsigned tries;       /* of each request; 0: 3 */
 } RegistryQuery;
 
 int registry_resolve(HttpClient *http, sd_event *event, const RegistryQuery *query,

@@ -57,6 +57,7 @@ struct Container {
     char *complaint; /* why the committed release is bad after all; NULL: it is not */
 
     RegistryOp *resolve, *measure;
+    RegistryToken token; /* of the plan's image */
     EngineOp *stops[SLOT_CONTAINERS_MAX]; /* of a drain, side by side */
     size_t n_stops;                       /* that are not answered yet */
     uint64_t drain_usec;                  /* what each of them may take */

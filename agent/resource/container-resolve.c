@@ -91,7 +91,8 @@ void container_resolve(Container *c)
     query = (RegistryQuery){.reference = reference,
                             .known_digest = serving ? serving->digest : NULL,
                             .auth = &registry_auth,
-                            .auth_userdata = c};
+                            .auth_userdata = c,
+                            .token = &c->token};
     container_show(c, c->slot.current ? c->slot.state : ROLLOUT_RESOLVING);
     r = registry_resolve(c->resource->context->http, c->resource->context->event, &query,
                          on_resolved, c, &c->resolve, &err);
@@ -114,7 +115,8 @@ void container_measure(Container *c, ContainerStep then)
 {
     auto_(reference_freep) Reference *reference = NULL, *exact = NULL;
     auto_free char *name = NULL;
-    RegistryQuery query = {.auth = &registry_auth, .auth_userdata = c, .tries = 1};
+    RegistryQuery query = {
+        .auth = &registry_auth, .auth_userdata = c, .token = &c->token, .tries = 1};
 
     c->measured = then;
     if (c->pull_bytes == 0 && reference_parse(c->want->image, &reference, NULL) >= 0)

@@ -309,6 +309,7 @@ static void container_release_memory(Resource *resource)
     timer_free(c->settle_timer);
     container_forget_want(c);
     release_free(c->forced);
+    registry_token_done(&c->token);
     slot_done(&c->slot);
     error_done(&c->refusal);
     error_done(&c->put_off_why);

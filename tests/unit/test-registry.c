@@ -180,6 +180,7 @@ typedef struct Result {
 
     /* What the test gives as credentials. */
     const char *username, *password;
+    RegistryToken *token;
     bool answers_later, answers_error;
     unsigned asked, asked_again, explained;
     bool at_token_service, had_credentials;
@@ -248,6 +249,7 @@ static void start_of(Fixture *f, const char *name, const char *known, Result *re
         .known_digest = known,
         .auth = &auth,
         .auth_userdata = result,
+        .token = result->token,
         .tries = 1,
     };
 
@@ -476,6 +478,105 @@ static void without_credentials_an_anonymous_token_is_tried(void **state)
     resolve(f, ":stable", NULL, &result);
     assert_ok(result.err.code, &result.err);
     assert_null(fake.token_authorization);
+}
+
+static void a_token_is_used_again_until_it_expires(void **state)
+{
+    Fixture *f = *state;
+    auto_fake Fake fake;
+    auto_(registry_token_done) RegistryToken token = {0};
+    auto_result Result first = {.username = "u", .password = "p", .token = &token};
+    auto_result Result second = {.token = &token}, third = {.token = &token};
+    const char *digest;
+
+    fake_setup(f, &fake);
+    digest = put_image(&fake, "amd64", "stable");
+    set_challenge(f, &fake, "");
+    fake.token_reply = "{\"token\":\"t0ken\",\"expires_in\":300}";
+    resolve(f, ":stable", NULL, &first);
+    assert_ok(first.err.code, &first.err);
+
+    fake.n_heads = 0;
+    resolve(f, ":stable", digest, &second);
+    assert_ok(second.err.code, &second.err);
+    assert_true(second.unchanged);
+    assert_int_equal(fake.n_heads, 1);
+    assert_int_equal(fake.n_tokens, 1);
+    assert_int_equal(second.asked, 0);
+
+    assert_true(token.until_usec > now_boottime_usec() + 200 * SECOND);
+    token.until_usec = now_boottime_usec();
+    resolve(f, ":stable", digest, &third);
+    assert_ok(third.err.code, &third.err);
+    assert_int_equal(fake.n_tokens, 2);
+    assert_int_equal(third.asked, 1);
+}
+
+static void a_kept_token_that_is_refused_is_asked_for_anew(void **state)
+{
+    Fixture *f = *state;
+    auto_fake Fake fake;
+    auto_(registry_token_done) RegistryToken token = {0};
+    auto_result Result first = {.username = "u", .password = "p", .token = &token};
+    auto_result Result second = {.username = "u", .password = "p", .token = &token};
+
+    fake_setup(f, &fake);
+    (void)put_image(&fake, "amd64", "stable");
+    set_challenge(f, &fake, "");
+    resolve(f, ":stable", NULL, &first);
+    assert_ok(first.err.code, &first.err);
+
+    /* Signed anew over there, long before ours expires. */
+    fake.token = "Bearer another";
+    fake.token_reply = "{\"token\":\"another\"}";
+    resolve(f, ":stable", NULL, &second);
+    assert_ok(second.err.code, &second.err);
+    assert_int_equal(second.asked, 1);
+    assert_int_equal(second.asked_again, 0);
+    assert_int_equal(fake.n_tokens, 2);
+    assert_string_equal(token.bearer, "another");
+}
+
+/* A 403 says of a token of ours what it says of one who has just come: the whole way is gone before
+ * it is believed. */
+static void a_kept_token_that_may_not_read_is_no_verdict(void **state)
+{
+    Fixture *f = *state;
+    auto_fake Fake fake;
+    auto_(registry_token_done) RegistryToken token = {0};
+    auto_result Result first = {.username = "u", .password = "p", .token = &token};
+    auto_result Result second = {.username = "u", .password = "p", .token = &token};
+
+    fake_setup(f, &fake);
+    (void)put_image(&fake, "amd64", "stable");
+    set_challenge(f, &fake, "");
+    resolve(f, ":stable", NULL, &first);
+    assert_ok(first.err.code, &first.err);
+
+    for (size_t i = 0; i < fake.n_things; i++)
+        fake.things[i].status = 403;
+    resolve(f, ":stable", NULL, &second);
+    assert_refused(&second, -EACCES, ERROR_DENIED, "refuses to let us read");
+    assert_true(second.had_credentials);
+    assert_int_equal(fake.n_tokens, 2);
+}
+
+/* One for another repository, or of another registry, is nobody's business there. */
+static void a_token_stays_with_its_repository(void **state)
+{
+    Fixture *f = *state;
+    auto_fake Fake fake;
+    auto_(registry_token_done) RegistryToken token = {.base = strdup("http://127.0.0.1:1"),
+                                                      .path = strdup("p/app"),
+                                                      .bearer = strdup("of-another"),
+                                                      .until_usec = UINT64_MAX};
+    auto_result Result result = {.token = &token};
+
+    fake_setup(f, &fake);
+    (void)put_image(&fake, "amd64", "stable");
+    resolve(f, ":stable", NULL, &result);
+    assert_ok(result.err.code, &result.err);
+    assert_null(fake.last_authorization);
 }
 
 static void basic_credentials_are_given_where_they_are_asked_for(void **state)
@@ -748,6 +849,10 @@ TEST_MAIN(TEST(a_tag_gives_digest_platform_and_size), TEST(a_known_digest_costs_
           TEST(a_challenge_is_met_with_a_token_made_of_credentials),
           TEST(a_challenge_without_service_is_met_too),
           TEST(without_credentials_an_anonymous_token_is_tried),
+          TEST(a_token_is_used_again_until_it_expires),
+          TEST(a_kept_token_that_is_refused_is_asked_for_anew),
+          TEST(a_kept_token_that_may_not_read_is_no_verdict),
+          TEST(a_token_stays_with_its_repository),
           TEST(basic_credentials_are_given_where_they_are_asked_for),
           TEST(refused_credentials_are_asked_for_once_more),
           TEST(a_token_that_is_not_accepted_ends_in_denial),
