@@ -10,8 +10,11 @@
 
 #include "agent/base/time.h"
 
-/* Each arming of the clock is a system call, so that a timer that is put off stays armed for its
- * former time and looks then what it was put off to. */
+/* Each arming of the clock is a system call, so that a timer that is put off a little stays armed
+ * for its former time and looks then what it was put off to. By more than this it is armed anew: an
+ * idle machine is not woken for nothing. */
+#define EARLY_USEC SECOND
+
 struct Timer {
     sd_event_source *source; /* may be armed for earlier than `at_usec` */
     uint64_t at_usec;        /* USEC_INFINITY: not set */
@@ -165,7 +168,8 @@ int timer_set(Timer *timer, uint64_t delay_usec, uint64_t accuracy_usec)
     timer->accuracy_usec = accuracy_usec ? accuracy_usec : delay_usec == 0 ? 1 : MSEC;
     if (sd_event_source_get_enabled(timer->source, NULL) > 0 &&
         timer->armed_accuracy_usec <= timer->accuracy_usec &&
-        sd_event_source_get_time(timer->source, &armed_usec) >= 0 && armed_usec <= timer->at_usec)
+        sd_event_source_get_time(timer->source, &armed_usec) >= 0 && armed_usec <= timer->at_usec &&
+        timer->at_usec - armed_usec <= EARLY_USEC)
         return 0;
     return timer_arm(timer);
 }
