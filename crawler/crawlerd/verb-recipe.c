@@ -254,7 +254,7 @@ static int report(const ExtractOutcome *outcome, const RowSet *rows)
         (void)fprintf(stderr,
                       "refused: %s\n"
                       "  is it the whole body, of this recipe's request? Where the source changed, "
-                      "the recipe must\n",
+                      "the recipe must change, too\n",
                       outcome->text);
         return EXIT_REFUSED;
     case EXTRACT_VERDICT_MAX:
