@@ -98,6 +98,10 @@ void symbol_again(Fetcher *f, Task *task, const char *message, const char *remed
     }
     run_retry(run, task->symbol, task->tries + 1);
     job_message(f, run, message, remedy);
+    /* The others of its host first, which it would keep waiting try after try: what they ask may be
+     * answered. */
+    LIST_REMOVE(runs, f->runs, run);
+    LIST_APPEND(runs, f->runs, run);
 }
 
 /* --- Validators ----------------------------------------------------------------------------- */

@@ -160,6 +160,26 @@ static void too_many_of_these_are_trouble_that_says_why(void **state)
     assert_contains(f->remedy, "nothing is asked before robots.txt can be read");
 }
 
+static void who_waits_for_them_holds_no_other_job_up(void **state)
+{
+    Fixture *f = *state;
+    World w = {.robots = {.status = 500, .headers = "Retry-After: 1\r\n"}};
+    FetchJob jobs[3];
+
+    use(f, &w);
+    for (size_t i = 0; i < ELEMENTS(jobs); i++) {
+        jobs[i] = f->job;
+        jobs[i].name = i == 0 ? "a" : i == 1 ? "b" : "c";
+        jobs[i].acknowledged = i == 1;
+    }
+    f->config.jobs = jobs;
+    f->config.n_jobs = ELEMENTS(jobs);
+    begin(f);
+    RUN_UNTIL(f, w.data == 1);
+    assert_int_equal(w.asked, 1);
+    f->fetcher = fetcher_free(f->fetcher); /* before the jobs */
+}
+
 static void after_a_day_they_are_read_again(void **state)
 {
     Fixture *f = *state;
@@ -324,7 +344,8 @@ TEST_MAIN(TEST(rules_are_read_once_before_anything_is_asked),
           TEST(what_they_forbid_is_not_asked_unless_the_job_acknowledges),
           TEST(an_answer_of_4xx_is_that_there_are_none),
           TEST(while_they_cannot_be_read_nothing_is_asked),
-          TEST(too_many_of_these_are_trouble_that_says_why), TEST(after_a_day_they_are_read_again),
+          TEST(too_many_of_these_are_trouble_that_says_why),
+          TEST(who_waits_for_them_holds_no_other_job_up), TEST(after_a_day_they_are_read_again),
           TEST(rules_stand_while_there_are_no_others), TEST(rules_stand_after_a_pause_that_is_long),
           TEST(of_a_long_one_the_beginning_counts), TEST(a_redirect_leads_to_the_rules),
           TEST(their_crawl_delay_is_a_minimum), TEST(what_they_cost_and_fail_at_counts_as_of_data))
