@@ -89,7 +89,7 @@ BAD = {
     "too big": (json.dumps({"version": 1, "system": {"files": [{"path": "/x", "content": "y" * (257 << 10)}]}}), "at most"),
     "empty": ("", ""),
     "unknown secret": (json.dumps({"version": 1, "containers": [
-        {"name": "a", "image": "x.io/a:b", "env": {"K": {"secret": "nope"}}}]}), "nope"),
+        {"name": "a", "image": "x.io/a:b", "env": {"K": {"secret": "nope"}}}]}), 'no secret of "secrets"'),
 }
 
 

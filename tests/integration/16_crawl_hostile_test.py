@@ -141,8 +141,9 @@ ROBOTS = {
     "none": (404, b"there is none"),
     "broken": (500, b"later"),
 }
+# Of two days ago: today's are of this afternoon, and nothing newer is asked for before.
 RATES = f'''<gesmes:Envelope xmlns:gesmes="http://www.gesmes.org/xml/2002-08-01"
- xmlns="http://www.ecb.int/vocabulary/2002-08-01/eurofxref"><Cube><Cube time='{time.strftime("%Y-%m-%d")}'>
+ xmlns="http://www.ecb.int/vocabulary/2002-08-01/eurofxref"><Cube><Cube time='{time.strftime("%Y-%m-%d", time.gmtime(time.time() - 2 * 86400))}'>
 <Cube currency='USD' rate='1.1684'/></Cube></Cube></gesmes:Envelope>'''.encode()
 BOMB = gzip.compress(bytes(1 << 29), 9)  # half a GiB of zeros
 
@@ -279,7 +280,7 @@ def test_a_host_that_asks_for_peace_has_it_and_is_asked_as_before_afterwards(mac
 def test_a_document_that_did_not_change_is_not_sent_again_not_even_after_a_restart(machine, host, recipes):
     make_recipe(machine, "same", "ecb-fx", "same.example", recipes)
     crawl(machine, [{"name": "same", "recipe": "same", "symbols": ["EURUSD"], "interval": "1d", "every": "1s",
-                     "backfill": "1d"}], {"same.example": f"http://127.0.0.1:{host.port}/same"})
+                     "backfill": "9d"}], {"same.example": f"http://127.0.0.1:{host.port}/same"})
     explained(machine, "three conditional requests", lambda: len(host.asked_if) >= 4, 30)
     assert host.asked_if[0] is None and set(host.asked_if[1:]) == {'"one"'}, host.asked_if
     time.sleep(6)  # what is not urgent is written down within 5 s

@@ -96,19 +96,23 @@ def test_the_crawlers_state_is_a_property_that_announces_its_changes(well):
     def state():
         return busctl(well, "get-property", name, path_of(name), name, "State").stdout.strip()
     wait_for("a well crawler", lambda: state() == 's "well"', 20)
-    watch = subprocess.Popen(["busctl", f"--address={well.servers.bus.address}", "monitor", "--json=short",
-                              f"--match=type='signal',member='PropertiesChanged',path='{path_of(name)}'"],
-                             stdout=subprocess.PIPE, text=True)
+    log = well.dir / "signals"
+    with open(log, "wb") as out:
+        watch = subprocess.Popen(["busctl", f"--address={well.servers.bus.address}", "monitor", "--json=short",
+                                  f"--match=type='signal',member='PropertiesChanged',path='{path_of(name)}'"], stdout=out)
+
+    def announced():
+        signals = [json.loads(line)["payload"]["data"][1] for line in log.read_text().splitlines() if line.endswith("}")]
+        return any(value.get("State", {}).get("data") == "degraded" for value in signals)
     try:
         time.sleep(0.5)
         well.cloud.fault({"service": "market"}, {"status": 503})
         well.agentctl("crawl", "run", "us-1d", check=True)
         wait_for("a degraded crawler", lambda: state() == 's "degraded"', 20)
-        time.sleep(3)
+        wait_for("the signal of it", announced, 20)
     finally:
         watch.kill()
-    signals = [json.loads(line)["payload"]["data"][1] for line in watch.stdout if line.startswith("{")]
-    assert any(value.get("State", {}).get("data") == "degraded" for value in signals), signals
+        watch.wait()
 
 
 CHANGES = {
