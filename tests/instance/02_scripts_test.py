@@ -29,7 +29,7 @@ def test_exit_7_is_told_with_the_way_to_its_output_and_tried_again(shared):
     wait_for("its output", lambda: "why it failed" in vm.out(remedy), 5)
     assert "why it failed" in vm.journal("SYSLOG_IDENTIFIER=seven")
     wait_for("another try", lambda: int(runs(vm, "seven")) >= 2, 15)
-    assert vm.status()["state"] == "degraded"
+    wait_for("the state to say so between two tries", lambda: vm.status()["state"] == "degraded", 15)
     shared.put_and_settle(scripts=[script("seven", "#!/bin/sh\ntrue\n")])
 
 
